@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `fetch.sh model`, `fetch.sh venv`.
+# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for `venv`), and the package index
+# that pip is set up for.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=packaging/pins.env
+. packaging/pins.env
+
+case "$(uname -m)" in
+x86_64 | amd64) package=$RUNTIME_X86_64_PACKAGE platform=$RUNTIME_X86_64_PLATFORM sha=$RUNTIME_X86_64_SHA256 ;;
+aarch64 | arm64) package=$RUNTIME_AARCH64_PACKAGE platform=$RUNTIME_AARCH64_PLATFORM sha=$RUNTIME_AARCH64_SHA256 ;;
+*)
+	echo "fetch.sh: no TensorFlow runtime is pinned for $(uname -m); inferd knows x86_64 and aarch64. Point LIBTENSORFLOW at a directory with a libtensorflow of your own." >&2
+	exit 1
+	;;
+esac
+wheels=build/wheels
+
+# wheel NAME VERSION SHA256 [pip options...]: downloads one wheel, checks it, prints its path.
+wheel() {
+	local name=$1 version=$2 sha=$3 found
+	shift 3
+	mkdir -p "$wheels"
+	found=$(find "$wheels" -name "${name//-/_}-$version-*.whl" | head -n 1)
+	if [ -z "$found" ]; then
+		echo "fetching $name $version ..." >&2
+		if ! printf '%s==%s --hash=sha256:%s\n' "$name" "$version" "$sha" | python3 -m pip download --disable-pip-version-check --progress-bar on \
+			--no-deps --only-binary=:all: --require-hashes -d "$wheels" "$@" -r /dev/stdin >&2; then
+			cat >&2 <<-MISSING
+
+				fetch.sh: $name $version could not be downloaded (SHA-256 $sha).
+				Either: make the package index reachable for pip, or put the wheel into $wheels/ yourself (on a machine with a network:
+				  pip download --no-deps --only-binary=:all: $* $name==$version),
+				or, for the runtime, point LIBTENSORFLOW at a directory that holds libtensorflow_cc.so.2 and libtensorflow_framework.so.2.
+			MISSING
+			return 1
+		fi
+		found=$(find "$wheels" -name "${name//-/_}-$version-*.whl" | head -n 1)
+	fi
+	if ! echo "$sha  $found" | sha256sum --check --status; then
+		echo "fetch.sh: $found has the wrong SHA-256 (wanted $sha); remove it and run again." >&2
+		return 1
+	fi
+	echo "$found"
+}
+
+# unpack WHEEL DIR STRIP PATTERN...: takes the matching members out of a wheel, without STRIP leading folders.
+unpack() {
+	python3 - "$@" <<-'PYTHON'
+		import fnmatch, os, shutil, sys, zipfile
+		wheel, target, strip, patterns = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+		with zipfile.ZipFile(wheel) as z:
+		    members = [m for m in z.infolist() if not m.is_dir() and any(fnmatch.fnmatch(m.filename, p) for p in patterns)]
+		    if not members:
+		        sys.exit(f"fetch.sh: {wheel} has none of {patterns}")
+		    for m in members:
+		        path = os.path.join(target, *m.filename.split("/")[strip:])
+		        os.makedirs(os.path.dirname(path), exist_ok=True)
+		        print(f"  {m.filename} ({m.file_size / 1e6:.0f} MB)", file=sys.stderr)
+		        with z.open(m) as src, open(path, "wb") as dst:
+		            shutil.copyfileobj(src, dst, 1 << 20)
+	PYTHON
+}
+
+runtime() {
+	if [ -n "${LIBTENSORFLOW:-}" ]; then
+		echo "runtime: using LIBTENSORFLOW=$LIBTENSORFLOW" >&2
+		return
+	fi
+	local stamp=build/runtime/.sha256 file
+	if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sha" ]; then return; fi
+	file=$(wheel "$package" "$TENSORFLOW_VERSION" "$sha" --python-version 3.11 --implementation cp --abi cp311 --platform "$platform")
+	echo "unpacking the TensorFlow $TENSORFLOW_VERSION runtime into build/runtime ..." >&2
+	rm -rf build/runtime build/runtime.part
+	unpack "$file" build/runtime.part 1 'tensorflow/libtensorflow_cc.so.2' 'tensorflow/libtensorflow_framework.so.2' 'tensorflow.libs/*'
+	echo "$sha" >build/runtime.part/.sha256
+	mv build/runtime.part build/runtime
+}
+
+model() {
+	local target=build/models/basic-pitch/1 file
+	if [ -d "$target" ]; then return; fi
+	file=$(wheel basic-pitch "$BASIC_PITCH_VERSION" "$BASIC_PITCH_SHA256")
+	rm -rf build/model.part
+	unpack "$file" build/model.part 4 'basic_pitch/saved_models/icassp_2022/nmp/*'
+	mkdir -p build/models/basic-pitch
+	mv build/model.part "$target" # one rename: a running inferd never sees half of it
+}
+
+venv() {
+	local want="tf=$TENSORFLOW_VERSION api=$SERVING_API_VERSION requests=$REQUESTS_VERSION $(python3 --version)"
+	if [ -f build/venv/.complete ] && [ "$(cat build/venv/.complete)" = "$want" ]; then return; fi
+	echo "making build/venv with the real clients (tensorflow-serving-api, requests) ..." >&2
+	rm -rf build/venv
+	python3 -m venv build/venv
+	# The wheel that the runtime came from is taken again where this Python can use it; tensorflow-serving-api asks for a package named
+	# "tensorflow", which tensorflow-cpu is in all but name, hence --no-deps.
+	build/venv/bin/pip install --disable-pip-version-check --quiet --find-links "$wheels" "$package==$TENSORFLOW_VERSION" "requests==$REQUESTS_VERSION" grpcio
+	build/venv/bin/pip install --disable-pip-version-check --quiet --no-deps "tensorflow-serving-api==$SERVING_API_VERSION"
+	echo "$want" >build/venv/.complete
+}
+
+case "${1:-}" in
+runtime | model | venv) "$1" ;;
+*)
+	echo "usage: tools/fetch.sh runtime|model|venv" >&2
+	exit 2
+	;;
+esac
