@@ -1,0 +1,60 @@
+# inferd: `make run` shows it working, `make test` checks everything. Both bring what they need into build/.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build runtime run test unit race lint fuzz fuzz-short e2e clients bench soak test-gpu clean
+
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+# Where the tests and the demo find TensorFlow: a directory given by the user, or what `make runtime` fetched.
+RUNTIME := $(if $(LIBTENSORFLOW),$(LIBTENSORFLOW),$(CURDIR)/build/runtime)
+FUZZTIME ?= 60s
+
+build: ## the binary, at build/inferd
+	@mkdir -p build
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o build/inferd ./cmd/inferd
+
+runtime: ## the pinned TensorFlow runtime, at build/runtime
+	@tools/fetch.sh runtime
+
+run: runtime ## serve a real model, prove it, stay in the foreground
+	@tools/fetch.sh model
+	@$(MAKE) --no-print-directory build
+	@$(GO) build -o build/demo ./tools/demo
+	@exec build/demo -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
+
+test: runtime lint race fuzz-short e2e ## everything the project checks
+	@echo "all checks passed"
+
+unit: ## the Go tests, without the race detector
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) test ./...
+
+race: ## the Go tests with the race detector, libtensorflow loaded too
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -race -timeout 15m ./...
+
+lint: ## go vet and the pinned golangci-lint
+	$(GO) vet ./...
+	@mkdir -p build
+	@test -x build/golangci-lint -a build/golangci-lint -nt tools/lint/go.mod || (echo "building golangci-lint (once) ..." && \
+	  cd tools/lint && $(GO) build -o ../../build/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+	build/golangci-lint run ./...
+
+fuzz-short: ## every fuzz target for a few seconds
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=4s
+
+fuzz: ## every fuzz target for FUZZTIME (60s unless set)
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/fuzz.sh
+
+e2e: build runtime ## the real clients against a running inferd
+	@tools/fetch.sh venv
+	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/run.py build/inferd
+
+bench: build runtime ## the figures the project is held to, as ratios
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
+
+test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
+	tools/test-gpu.sh
+
+clean: ## everything that was made here, the fetched runtime included
+	rm -rf build

@@ -1,0 +1,76 @@
+// deps_test.go: the import graph, one way only. A new edge is a decision: it is made here, and in ARCHITECTURE.md.
+package appliance
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/inferd/inferd/"
+
+// mayImport lists, for each package of ours, the packages of ours that its non-test code may import.
+var mayImport = map[string][]string{
+	"inference/tensor":               {},
+	"inference":                      {"inference/tensor"},
+	"inference/savedmodel":           {"inference", "inference/tensor"},
+	"inference/savedmodel/modeltest": {"inference", "inference/tensor", "inference/savedmodel"},
+	"inference/batch":                {"inference", "inference/tensor"},
+	"inference/fake":                 {"inference", "inference/tensor"},
+	"inference/worker":               {"inference", "inference/tensor"},
+	"inference/tfrt":                 {"inference", "inference/tensor"},
+	"updater":                        {"inference", "inference/tensor", "inference/savedmodel"},
+	"appliance/health":               {},
+	"appliance/config":               {"inference"},
+	"appliance/api":                  {"inference", "inference/tensor"},
+	"appliance/api/rest":             {"appliance/api", "inference", "inference/tensor"},
+	"appliance/api/rpc":              {"appliance/api", "inference", "inference/tensor"},
+	"systemd":                        {},
+}
+
+// free packages wire the others: they may import anything but main programs.
+var free = []string{"appliance", "appliance/control", "cmd/inferd"}
+
+func TestImportsGoOneWay(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,CgoFiles", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath        string
+			Imports, CgoFiles []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if len(p.CgoFiles) > 0 && name != "inference/tfrt" {
+			t.Errorf("%s has cgo files %v: only inference/tfrt calls C", name, p.CgoFiles)
+		}
+		if strings.HasPrefix(name, "tools/") || strings.HasPrefix(name, "inference/tfrt/") || slices.Contains(free, name) {
+			continue
+		}
+		seen++
+		allowed, ok := mayImport[name]
+		if !ok {
+			t.Errorf("package %s is not in the table: decide what it may import", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if ours, ok := strings.CutPrefix(imp, module); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s: the table allows only %v", name, ours, allowed)
+			}
+		}
+	}
+	if seen < 5 {
+		t.Fatalf("go list found %d packages, expected the whole module", seen)
+	}
+}
