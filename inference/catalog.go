@@ -2,8 +2,9 @@
 package inference
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -122,16 +123,36 @@ func (c *Catalog) entry(model string) *entry {
 	return e
 }
 
-// Publish makes v available and answers with s from now on. A version number is published at most once at a time.
+// Publish makes v available and answers with s from now on. A version number is published at most once at a time: publishing it
+// again is a bug of the caller and panics (see [Catalog.Replace]).
 func (c *Catalog) Publish(v *Version, s Servable) {
-	l := &live{version: v, servable: s, drained: make(chan struct{})}
-	l.pins.Store(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.entry(v.Model)
-	if e.live[v.Number] != nil {
-		panic("inference: version " + url.PathEscape(v.Model) + " published twice")
+	if e := c.models[v.Model]; e != nil && e.live[v.Number] != nil {
+		panic(fmt.Sprintf("inference: version %d of model %q published twice", v.Number, v.Model))
 	}
+	c.publish(v, s)
+}
+
+// Replace publishes v in place of the published version of the same number, with no moment in between at which neither answers. It
+// returns what [Catalog.Retire] would for the old one, nils when there was none.
+func (c *Catalog) Replace(v *Version, s Servable) (Servable, <-chan struct{}) {
+	c.mu.Lock()
+	old := c.entry(v.Model).live[v.Number]
+	c.publish(v, s)
+	c.mu.Unlock()
+	if old == nil {
+		return nil, nil
+	}
+	old.unpin()
+	return old.servable, old.drained
+}
+
+// publish makes v available. mu is held.
+func (c *Catalog) publish(v *Version, s Servable) {
+	l := &live{version: v, servable: s, drained: make(chan struct{})}
+	l.pins.Store(1)
+	e := c.entry(v.Model)
 	e.live[v.Number] = l
 	e.setLatest()
 	e.status[v.Number] = VersionStatus{Version: v.Number, State: StateAvailable, Message: v.Unproven, Since: time.Now()}
@@ -209,7 +230,7 @@ func (c *Catalog) Status(model string) (versions []VersionStatus, known bool) {
 		return nil, false
 	}
 	versions = slices.Collect(maps.Values(e.status))
-	slices.SortFunc(versions, func(a, b VersionStatus) int { return int(max(-1, min(1, b.Version-a.Version))) })
+	slices.SortFunc(versions, func(a, b VersionStatus) int { return cmp.Compare(b.Version, a.Version) })
 	return versions, true
 }
 
