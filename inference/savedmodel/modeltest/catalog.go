@@ -1,0 +1,21 @@
+// catalog.go: every model by name, for tools.
+package modeltest
+
+import "github.com/inferd/inferd/inference/tensor"
+
+// All has a constructor for each model by its name. BigVariables comes with 64 MiB, AllTypes once per type that can be carried.
+func All() map[string]func() *Model {
+	all := map[string]func() *Model{
+		"half_plus_two": HalfPlusTwo, "matrix_half_plus_two": MatrixHalfPlusTwo, "two_layer": TwoLayer, "strings": Strings,
+		"two_inputs": TwoInputs, "counter": Counter, "scalar": Scalar, "fixed_batch": FixedBatch, "defaults": Defaults,
+		"keeps_input": KeepsInput, "variable_length": VariableLength, "nan": NaN, "tf_example": TFExample,
+		"big_variables": func() *Model { return BigVariables(64, 1) },
+		"sleepy":        Sleepy, "never_returns": NeverReturns, "dequeues": Dequeues, "crasher": Crasher, "unknown_op": UnknownOp, "no_run": NoRun,
+	}
+	for d := tensor.Float; d <= tensor.Uint4; d++ {
+		if d.Carried() {
+			all["identity_"+d.Name()] = func() *Model { return AllTypes(d) }
+		}
+	}
+	return all
+}
