@@ -51,6 +51,10 @@ type Run struct {
 	Signature *Signature
 	Inputs    []tensor.Parts // one per Signature.Inputs; must stay unchanged until Run has returned
 	Outputs   []int          // indexes into Signature.Outputs
+	// Copied, when not nil, is called by the runner (once, from any goroutine, not blocking) as soon as the inputs have been copied: the
+	// run is about to begin and they are not read again. Without it nobody can tell a run that waits for its worker from one that has
+	// begun, so a caller who leaves early would have to end the run for its batch-mates too.
+	Copied func()
 }
 
 // Result has one tensor per Run.Outputs, lent until Release.
