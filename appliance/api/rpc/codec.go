@@ -1,0 +1,89 @@
+// codec.go: the server's message codec and its buffers.
+package rpc
+
+import (
+	"math/bits"
+	"sync"
+
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+)
+
+// codec reads and writes the two Predict messages by hand, and leaves every other one to the generated code.
+type codec struct {
+	generated encoding.CodecV2
+}
+
+func newCodec() codec { return codec{generated: encoding.GetCodecV2(protocodec.Name)} }
+
+// Name is the content subtype, "proto".
+func (c codec) Name() string { return protocodec.Name }
+
+// Marshal hands out the bytes that the handler has already written.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if r, ok := v.(*reply); ok {
+		return mem.BufferSlice{r.buffer}, nil
+	}
+	return c.generated.Marshal(v)
+}
+
+// Unmarshal keeps a reference to data for a Predict request, until its free.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	r, ok := v.(*request)
+	if !ok {
+		return c.generated.Unmarshal(data, v)
+	}
+	// A message that came in one frame is used where it lies; one of several frames is joined, which is the one copy that is made.
+	buffer := data.MaterializeToBuffer(buffers)
+	if err := r.parse(buffer.ReadOnlyData()); err != nil {
+		buffer.Free()
+		return err
+	}
+	r.buffer = buffer
+	return nil
+}
+
+// reply is an encoded PredictResponse. Its one reference goes to grpc with Marshal.
+type reply struct {
+	buffer mem.Buffer
+}
+
+// buffers hold received frames, joined requests and encoded responses. grpc's own default pool clears a buffer each time it is taken,
+// up to 1 MiB for one image; every byte of ours is overwritten before it is read.
+var buffers = &bufferPool{}
+
+// Sizes of pooled buffers: powers of two. Below, grpc would not give them back; above, they are too large to keep.
+const (
+	minPooledBits = 11 // 2 KiB; grpc pools above 1 KiB
+	maxPooledBits = 26 // 64 MiB
+)
+
+// bufferPool is a mem.BufferPool without clearing.
+type bufferPool struct {
+	sizes [maxPooledBits + 1]sync.Pool // by the logarithm of the capacity
+}
+
+// Get is a buffer of n bytes with any content.
+func (p *bufferPool) Get(n int) *[]byte {
+	if mem.IsBelowBufferPoolingThreshold(n) || n > 1<<maxPooledBits {
+		b := make([]byte, n)
+		return &b
+	}
+	log := max(minPooledBits, bits.Len(uint(n-1)))
+	b, ok := p.sizes[log].Get().(*[]byte)
+	if !ok {
+		fresh := make([]byte, 1<<log)
+		b = &fresh
+	}
+	*b = (*b)[:n]
+	return b
+}
+
+// Put takes back a buffer of Get's; others are left to the collector.
+func (p *bufferPool) Put(b *[]byte) {
+	c := cap(*b)
+	if log := bits.Len(uint(c)) - 1; c == 1<<max(0, log) && log >= minPooledBits && log <= maxPooledBits {
+		p.sizes[log].Put(b)
+	}
+}
