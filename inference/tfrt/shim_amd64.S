@@ -1179,26 +1179,15 @@ TF_SetDevice:
 	mov $106, %edi
 	jmp inferd_tf_missing
 .size TF_SetDevice, .-TF_SetDevice
-.globl TF_SetStatus
-.hidden TF_SetStatus
-.type TF_SetStatus, %function
-TF_SetStatus:
-	endbr64
-	jmp *inferd_tf_slots+856(%rip)
-.Lmissing107:
-	endbr64
-	mov $107, %edi
-	jmp inferd_tf_missing
-.size TF_SetStatus, .-TF_SetStatus
 .globl TF_SetTarget
 .hidden TF_SetTarget
 .type TF_SetTarget, %function
 TF_SetTarget:
 	endbr64
-	jmp *inferd_tf_slots+864(%rip)
-.Lmissing108:
+	jmp *inferd_tf_slots+856(%rip)
+.Lmissing107:
 	endbr64
-	mov $108, %edi
+	mov $107, %edi
 	jmp inferd_tf_missing
 .size TF_SetTarget, .-TF_SetTarget
 .globl TF_StringCopy
@@ -1206,10 +1195,10 @@ TF_SetTarget:
 .type TF_StringCopy, %function
 TF_StringCopy:
 	endbr64
-	jmp *inferd_tf_slots+872(%rip)
-.Lmissing109:
+	jmp *inferd_tf_slots+864(%rip)
+.Lmissing108:
 	endbr64
-	mov $109, %edi
+	mov $108, %edi
 	jmp inferd_tf_missing
 .size TF_StringCopy, .-TF_StringCopy
 .globl TF_StringDealloc
@@ -1217,10 +1206,10 @@ TF_StringCopy:
 .type TF_StringDealloc, %function
 TF_StringDealloc:
 	endbr64
-	jmp *inferd_tf_slots+880(%rip)
-.Lmissing110:
+	jmp *inferd_tf_slots+872(%rip)
+.Lmissing109:
 	endbr64
-	mov $110, %edi
+	mov $109, %edi
 	jmp inferd_tf_missing
 .size TF_StringDealloc, .-TF_StringDealloc
 .globl TF_StringGetDataPointer
@@ -1228,10 +1217,10 @@ TF_StringDealloc:
 .type TF_StringGetDataPointer, %function
 TF_StringGetDataPointer:
 	endbr64
-	jmp *inferd_tf_slots+888(%rip)
-.Lmissing111:
+	jmp *inferd_tf_slots+880(%rip)
+.Lmissing110:
 	endbr64
-	mov $111, %edi
+	mov $110, %edi
 	jmp inferd_tf_missing
 .size TF_StringGetDataPointer, .-TF_StringGetDataPointer
 .globl TF_StringGetSize
@@ -1239,10 +1228,10 @@ TF_StringGetDataPointer:
 .type TF_StringGetSize, %function
 TF_StringGetSize:
 	endbr64
-	jmp *inferd_tf_slots+896(%rip)
-.Lmissing112:
+	jmp *inferd_tf_slots+888(%rip)
+.Lmissing111:
 	endbr64
-	mov $112, %edi
+	mov $111, %edi
 	jmp inferd_tf_missing
 .size TF_StringGetSize, .-TF_StringGetSize
 .globl TF_StringInit
@@ -1250,10 +1239,10 @@ TF_StringGetSize:
 .type TF_StringInit, %function
 TF_StringInit:
 	endbr64
-	jmp *inferd_tf_slots+904(%rip)
-.Lmissing113:
+	jmp *inferd_tf_slots+896(%rip)
+.Lmissing112:
 	endbr64
-	mov $113, %edi
+	mov $112, %edi
 	jmp inferd_tf_missing
 .size TF_StringInit, .-TF_StringInit
 .globl TF_TensorBitcastFrom
@@ -1261,10 +1250,10 @@ TF_StringInit:
 .type TF_TensorBitcastFrom, %function
 TF_TensorBitcastFrom:
 	endbr64
-	jmp *inferd_tf_slots+912(%rip)
-.Lmissing114:
+	jmp *inferd_tf_slots+904(%rip)
+.Lmissing113:
 	endbr64
-	mov $114, %edi
+	mov $113, %edi
 	jmp inferd_tf_missing
 .size TF_TensorBitcastFrom, .-TF_TensorBitcastFrom
 .globl TF_TensorByteSize
@@ -1272,10 +1261,10 @@ TF_TensorBitcastFrom:
 .type TF_TensorByteSize, %function
 TF_TensorByteSize:
 	endbr64
-	jmp *inferd_tf_slots+920(%rip)
-.Lmissing115:
+	jmp *inferd_tf_slots+912(%rip)
+.Lmissing114:
 	endbr64
-	mov $115, %edi
+	mov $114, %edi
 	jmp inferd_tf_missing
 .size TF_TensorByteSize, .-TF_TensorByteSize
 .globl TF_TensorData
@@ -1283,10 +1272,10 @@ TF_TensorByteSize:
 .type TF_TensorData, %function
 TF_TensorData:
 	endbr64
-	jmp *inferd_tf_slots+928(%rip)
-.Lmissing116:
+	jmp *inferd_tf_slots+920(%rip)
+.Lmissing115:
 	endbr64
-	mov $116, %edi
+	mov $115, %edi
 	jmp inferd_tf_missing
 .size TF_TensorData, .-TF_TensorData
 .globl TF_TensorType
@@ -1294,10 +1283,10 @@ TF_TensorData:
 .type TF_TensorType, %function
 TF_TensorType:
 	endbr64
-	jmp *inferd_tf_slots+936(%rip)
-.Lmissing117:
+	jmp *inferd_tf_slots+928(%rip)
+.Lmissing116:
 	endbr64
-	mov $117, %edi
+	mov $116, %edi
 	jmp inferd_tf_missing
 .size TF_TensorType, .-TF_TensorType
 .globl TF_Version
@@ -1305,10 +1294,10 @@ TF_TensorType:
 .type TF_Version, %function
 TF_Version:
 	endbr64
-	jmp *inferd_tf_slots+944(%rip)
-.Lmissing118:
+	jmp *inferd_tf_slots+936(%rip)
+.Lmissing117:
 	endbr64
-	mov $118, %edi
+	mov $117, %edi
 	jmp inferd_tf_missing
 .size TF_Version, .-TF_Version
 
@@ -1424,7 +1413,6 @@ inferd_tf_names:
 	.asciz "TF_SetAttrTypeList"
 	.asciz "TF_SetConfig"
 	.asciz "TF_SetDevice"
-	.asciz "TF_SetStatus"
 	.asciz "TF_SetTarget"
 	.asciz "TF_StringCopy"
 	.asciz "TF_StringDealloc"
@@ -1563,7 +1551,6 @@ inferd_tf_slots:
 	.quad .Lmissing115
 	.quad .Lmissing116
 	.quad .Lmissing117
-	.quad .Lmissing118
 .size inferd_tf_slots, .-inferd_tf_slots
 
 .section .note.GNU-stack,"",%progbits

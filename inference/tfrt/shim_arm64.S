@@ -1393,10 +1393,10 @@ TF_SetDevice:
 	mov w0, #106
 	b inferd_tf_missing
 .size TF_SetDevice, .-TF_SetDevice
-.globl TF_SetStatus
-.hidden TF_SetStatus
-.type TF_SetStatus, %function
-TF_SetStatus:
+.globl TF_SetTarget
+.hidden TF_SetTarget
+.type TF_SetTarget, %function
+TF_SetTarget:
 	hint #34
 	adrp x16, inferd_tf_slots+856
 	ldr x16, [x16, #:lo12:inferd_tf_slots+856]
@@ -1405,11 +1405,11 @@ TF_SetStatus:
 	hint #34
 	mov w0, #107
 	b inferd_tf_missing
-.size TF_SetStatus, .-TF_SetStatus
-.globl TF_SetTarget
-.hidden TF_SetTarget
-.type TF_SetTarget, %function
-TF_SetTarget:
+.size TF_SetTarget, .-TF_SetTarget
+.globl TF_StringCopy
+.hidden TF_StringCopy
+.type TF_StringCopy, %function
+TF_StringCopy:
 	hint #34
 	adrp x16, inferd_tf_slots+864
 	ldr x16, [x16, #:lo12:inferd_tf_slots+864]
@@ -1418,11 +1418,11 @@ TF_SetTarget:
 	hint #34
 	mov w0, #108
 	b inferd_tf_missing
-.size TF_SetTarget, .-TF_SetTarget
-.globl TF_StringCopy
-.hidden TF_StringCopy
-.type TF_StringCopy, %function
-TF_StringCopy:
+.size TF_StringCopy, .-TF_StringCopy
+.globl TF_StringDealloc
+.hidden TF_StringDealloc
+.type TF_StringDealloc, %function
+TF_StringDealloc:
 	hint #34
 	adrp x16, inferd_tf_slots+872
 	ldr x16, [x16, #:lo12:inferd_tf_slots+872]
@@ -1431,11 +1431,11 @@ TF_StringCopy:
 	hint #34
 	mov w0, #109
 	b inferd_tf_missing
-.size TF_StringCopy, .-TF_StringCopy
-.globl TF_StringDealloc
-.hidden TF_StringDealloc
-.type TF_StringDealloc, %function
-TF_StringDealloc:
+.size TF_StringDealloc, .-TF_StringDealloc
+.globl TF_StringGetDataPointer
+.hidden TF_StringGetDataPointer
+.type TF_StringGetDataPointer, %function
+TF_StringGetDataPointer:
 	hint #34
 	adrp x16, inferd_tf_slots+880
 	ldr x16, [x16, #:lo12:inferd_tf_slots+880]
@@ -1444,11 +1444,11 @@ TF_StringDealloc:
 	hint #34
 	mov w0, #110
 	b inferd_tf_missing
-.size TF_StringDealloc, .-TF_StringDealloc
-.globl TF_StringGetDataPointer
-.hidden TF_StringGetDataPointer
-.type TF_StringGetDataPointer, %function
-TF_StringGetDataPointer:
+.size TF_StringGetDataPointer, .-TF_StringGetDataPointer
+.globl TF_StringGetSize
+.hidden TF_StringGetSize
+.type TF_StringGetSize, %function
+TF_StringGetSize:
 	hint #34
 	adrp x16, inferd_tf_slots+888
 	ldr x16, [x16, #:lo12:inferd_tf_slots+888]
@@ -1457,11 +1457,11 @@ TF_StringGetDataPointer:
 	hint #34
 	mov w0, #111
 	b inferd_tf_missing
-.size TF_StringGetDataPointer, .-TF_StringGetDataPointer
-.globl TF_StringGetSize
-.hidden TF_StringGetSize
-.type TF_StringGetSize, %function
-TF_StringGetSize:
+.size TF_StringGetSize, .-TF_StringGetSize
+.globl TF_StringInit
+.hidden TF_StringInit
+.type TF_StringInit, %function
+TF_StringInit:
 	hint #34
 	adrp x16, inferd_tf_slots+896
 	ldr x16, [x16, #:lo12:inferd_tf_slots+896]
@@ -1470,11 +1470,11 @@ TF_StringGetSize:
 	hint #34
 	mov w0, #112
 	b inferd_tf_missing
-.size TF_StringGetSize, .-TF_StringGetSize
-.globl TF_StringInit
-.hidden TF_StringInit
-.type TF_StringInit, %function
-TF_StringInit:
+.size TF_StringInit, .-TF_StringInit
+.globl TF_TensorBitcastFrom
+.hidden TF_TensorBitcastFrom
+.type TF_TensorBitcastFrom, %function
+TF_TensorBitcastFrom:
 	hint #34
 	adrp x16, inferd_tf_slots+904
 	ldr x16, [x16, #:lo12:inferd_tf_slots+904]
@@ -1483,11 +1483,11 @@ TF_StringInit:
 	hint #34
 	mov w0, #113
 	b inferd_tf_missing
-.size TF_StringInit, .-TF_StringInit
-.globl TF_TensorBitcastFrom
-.hidden TF_TensorBitcastFrom
-.type TF_TensorBitcastFrom, %function
-TF_TensorBitcastFrom:
+.size TF_TensorBitcastFrom, .-TF_TensorBitcastFrom
+.globl TF_TensorByteSize
+.hidden TF_TensorByteSize
+.type TF_TensorByteSize, %function
+TF_TensorByteSize:
 	hint #34
 	adrp x16, inferd_tf_slots+912
 	ldr x16, [x16, #:lo12:inferd_tf_slots+912]
@@ -1496,11 +1496,11 @@ TF_TensorBitcastFrom:
 	hint #34
 	mov w0, #114
 	b inferd_tf_missing
-.size TF_TensorBitcastFrom, .-TF_TensorBitcastFrom
-.globl TF_TensorByteSize
-.hidden TF_TensorByteSize
-.type TF_TensorByteSize, %function
-TF_TensorByteSize:
+.size TF_TensorByteSize, .-TF_TensorByteSize
+.globl TF_TensorData
+.hidden TF_TensorData
+.type TF_TensorData, %function
+TF_TensorData:
 	hint #34
 	adrp x16, inferd_tf_slots+920
 	ldr x16, [x16, #:lo12:inferd_tf_slots+920]
@@ -1509,11 +1509,11 @@ TF_TensorByteSize:
 	hint #34
 	mov w0, #115
 	b inferd_tf_missing
-.size TF_TensorByteSize, .-TF_TensorByteSize
-.globl TF_TensorData
-.hidden TF_TensorData
-.type TF_TensorData, %function
-TF_TensorData:
+.size TF_TensorData, .-TF_TensorData
+.globl TF_TensorType
+.hidden TF_TensorType
+.type TF_TensorType, %function
+TF_TensorType:
 	hint #34
 	adrp x16, inferd_tf_slots+928
 	ldr x16, [x16, #:lo12:inferd_tf_slots+928]
@@ -1522,11 +1522,11 @@ TF_TensorData:
 	hint #34
 	mov w0, #116
 	b inferd_tf_missing
-.size TF_TensorData, .-TF_TensorData
-.globl TF_TensorType
-.hidden TF_TensorType
-.type TF_TensorType, %function
-TF_TensorType:
+.size TF_TensorType, .-TF_TensorType
+.globl TF_Version
+.hidden TF_Version
+.type TF_Version, %function
+TF_Version:
 	hint #34
 	adrp x16, inferd_tf_slots+936
 	ldr x16, [x16, #:lo12:inferd_tf_slots+936]
@@ -1534,19 +1534,6 @@ TF_TensorType:
 .Lmissing117:
 	hint #34
 	mov w0, #117
-	b inferd_tf_missing
-.size TF_TensorType, .-TF_TensorType
-.globl TF_Version
-.hidden TF_Version
-.type TF_Version, %function
-TF_Version:
-	hint #34
-	adrp x16, inferd_tf_slots+944
-	ldr x16, [x16, #:lo12:inferd_tf_slots+944]
-	br x16
-.Lmissing118:
-	hint #34
-	mov w0, #118
 	b inferd_tf_missing
 .size TF_Version, .-TF_Version
 
@@ -1662,7 +1649,6 @@ inferd_tf_names:
 	.asciz "TF_SetAttrTypeList"
 	.asciz "TF_SetConfig"
 	.asciz "TF_SetDevice"
-	.asciz "TF_SetStatus"
 	.asciz "TF_SetTarget"
 	.asciz "TF_StringCopy"
 	.asciz "TF_StringDealloc"
@@ -1801,7 +1787,6 @@ inferd_tf_slots:
 	.quad .Lmissing115
 	.quad .Lmissing116
 	.quad .Lmissing117
-	.quad .Lmissing118
 .size inferd_tf_slots, .-inferd_tf_slots
 
 .section .note.GNU-stack,"",%progbits

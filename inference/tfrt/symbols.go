@@ -112,7 +112,6 @@ var symbols = []string{
 	"TF_SetAttrTypeList",
 	"TF_SetConfig",
 	"TF_SetDevice",
-	"TF_SetStatus",
 	"TF_SetTarget",
 	"TF_StringCopy",
 	"TF_StringDealloc",

@@ -31,7 +31,6 @@ const char *TF_Version(void);
 
 TF_Status *TF_NewStatus(void);
 void TF_DeleteStatus(TF_Status *status);
-void TF_SetStatus(TF_Status *status, TF_Code code, const char *message);
 TF_Code TF_GetCode(const TF_Status *status);
 const char *TF_Message(const TF_Status *status); /* valid until the status changes */
 
@@ -51,6 +50,7 @@ const char *TF_StringGetDataPointer(const TF_TString *string);
 size_t TF_StringGetSize(const TF_TString *string);
 void TF_StringDealloc(TF_TString *string);
 
+void TF_DeleteGraph(TF_Graph *graph); /* once every session over it is gone */
 TF_Operation *TF_GraphOperationByName(TF_Graph *graph, const char *name);
 int TF_OperationNumOutputs(TF_Operation *operation);
 TF_DataType TF_OperationOutputType(TF_Output output);

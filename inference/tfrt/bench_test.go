@@ -1,0 +1,37 @@
+// bench_test.go: what one call costs, with as many callers as -cpu says (go test -bench Call -cpu 1,2).
+package tfrt
+
+import (
+	"testing"
+
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/inference/tensor"
+)
+
+// BenchmarkCall is the two-layer model (32-128-10), one row per call, every caller in its own thread. calls/s is over all callers.
+func BenchmarkCall(b *testing.B) { benchmarkCall(b, 1) }
+
+// BenchmarkCallDenormal is the same with denormal numbers.
+func BenchmarkCallDenormal(b *testing.B) { benchmarkCall(b, 1e-39) }
+
+func benchmarkCall(b *testing.B, value float32) {
+	m, sigs := load(b, modeltest.TwoLayer(), Options{})
+	x := make([]float32, 32)
+	for i := range x {
+		x[i] = value
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		in, outputs := []*tensor.Tensor{at(floats(tensor.Shape{1, 32}, x...), 0)}, []int{0}
+		sum := byte(0)
+		out := func(_ int, t *tensor.Tensor) error { sum += t.Data[0]; return nil }
+		for pb.Next() {
+			if _, err := m.Call(sigs["serving_default"], in, outputs, out); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+}
