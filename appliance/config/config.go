@@ -1,0 +1,161 @@
+// config.go: the tree of settings. The yaml tags are the keys, the doc tags are the reference that users read.
+package config
+
+import (
+	"time"
+
+	"github.com/inferd/inferd/inference"
+)
+
+// Limits on what is read from outside.
+const (
+	MaxFileBytes = 1 << 20 // of a configuration file of any kind
+	MaxModels    = 4096    // listed in one configuration
+)
+
+// DefaultFile is where the packaged service keeps its configuration.
+const DefaultFile = "/etc/inferd/inferd.yaml"
+
+// Config is everything that can be set.
+type Config struct {
+	Listen       Listen        `yaml:"listen" doc:"Where requests arrive."`
+	ModelsDir    string        `yaml:"models_dir" doc:"Every folder in this directory is a model of the folder's name, and every numeric folder in that is a version. Empty: only the models listed below are served."`
+	StateDir     string        `yaml:"state_dir" doc:"Where inferd keeps what must survive a restart."`
+	Defaults     ModelOptions  `yaml:"defaults" doc:"Settings of every model that does not set them itself, whether it is listed below or found in models_dir."`
+	Models       []Model       `yaml:"models" doc:"Models that lie elsewhere than in models_dir, or that need settings of their own."`
+	Runtime      Runtime       `yaml:"runtime" doc:"TensorFlow and the worker processes that run it."`
+	Updater      Updater       `yaml:"updater" doc:"How changes in the model directories are noticed."`
+	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
+	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
+	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
+	Monitoring   Monitoring    `yaml:"monitoring" doc:"Metrics for Prometheus, on the HTTP address."`
+	Log          Log           `yaml:"log" doc:"The log, on standard error."`
+	DrainTimeout time.Duration `yaml:"drain_timeout" doc:"How long requests in flight may take to finish when the service is told to stop."`
+
+	source *source // where each value came from; nil for a Config that was not read
+}
+
+// Listen has the addresses.
+type Listen struct {
+	GRPC       string `yaml:"grpc" doc:"host:port for gRPC. Empty: off. An empty host means every interface."`
+	HTTP       string `yaml:"http" doc:"host:port for REST, metrics and health. Empty: off."`
+	GRPCSocket string `yaml:"grpc_socket" doc:"Path of a unix socket for gRPC, beside the port. Empty: off."`
+	Control    string `yaml:"control" doc:"Path of the unix socket for operator verbs. Empty: /run/inferd/control.sock where that can be written, else inferd/control.sock under XDG_RUNTIME_DIR, else control.sock in state_dir."`
+}
+
+// Model is one listed model.
+type Model struct {
+	Name     string `yaml:"name" doc:"The name that clients use. Required."`
+	BasePath string `yaml:"base_path" doc:"The directory with the numeric version folders. Empty: the folder of the model's name in models_dir."`
+	Optional bool   `yaml:"optional" doc:"The service is ready even when no version of this model works."`
+
+	VersionLabels map[string]int64 `yaml:"version_labels" doc:"Names for versions that clients may use in place of numbers: {stable: 3, canary: 4}."`
+	Signatures    Signatures       `yaml:"signatures" doc:"Assertions: a version whose real signatures differ in name, type or shape is refused. By signature: method, inputs and outputs, each by name with dtype and shape."`
+
+	ModelOptions `yaml:",inline"`
+}
+
+// ModelOptions are the settings that the defaults section and a listed model share.
+type ModelOptions struct {
+	VersionPolicy   VersionPolicy `yaml:"version_policy" doc:"Which versions are served: {latest: N}, {all: {}} or {specific: [1, 2]}."`
+	DefaultDeadline time.Duration `yaml:"default_deadline" doc:"Deadline of a request that brings none."`
+	RunTimeout      time.Duration `yaml:"run_timeout" doc:"A run of the graph that takes longer ends its worker, which is replaced: TensorFlow cannot be interrupted."`
+	StrictShapes    bool          `yaml:"strict_shapes" doc:"Refuse an input whose shape disagrees with the signature. Off: such a request runs alone and the graph decides, as in TensorFlow Serving."`
+	Tags            []string      `yaml:"tags" doc:"Tags of the graph to load out of the SavedModel."`
+	IntraOpThreads  int           `yaml:"intra_op_threads" doc:"Threads inside one operation. 0: chosen for the machine."`
+	InterOpThreads  int           `yaml:"inter_op_threads" doc:"Threads across operations. 0: the graph runs in the calling thread."`
+	Callers         int           `yaml:"callers" doc:"Runs of the graph at the same time. 0: one for each core."`
+	Batching        Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
+}
+
+// VersionPolicy chooses versions. Exactly one field is set.
+type VersionPolicy struct {
+	Latest   int     // the so many highest
+	All      bool    // every one
+	Specific []int64 // these, ascending
+}
+
+// Batching is how requests are joined.
+type Batching struct {
+	Enabled                 bool          `yaml:"enabled" doc:"Join requests. Off: every request is a run of its own."`
+	MaxBatchSize            int           `yaml:"max_batch_size" doc:"Rows in a batch, and in a request that may join one."`
+	BatchTimeout            time.Duration `yaml:"batch_timeout" doc:"How long an incomplete batch waits for more (batch_timeout_micros). 0s: it leaves as soon as a runner is free."`
+	MaxEnqueuedBatches      int           `yaml:"max_enqueued_batches" doc:"Batches that may wait; past it requests are refused with UNAVAILABLE."`
+	NumBatchThreads         int           `yaml:"num_batch_threads" doc:"Batches that run at the same time. 0: as many as callers."`
+	AllowedBatchSizes       []int         `yaml:"allowed_batch_sizes" doc:"Batches are padded up to one of these sizes. Ascending; the last is max_batch_size, or max_execution_batch_size when large batches are split. Empty: any size, no padding."`
+	PadVariableLengthInputs bool          `yaml:"pad_variable_length_inputs" doc:"Pad inputs of different lengths so that they may share a batch."`
+	LargeBatchSplitting     bool          `yaml:"large_batch_splitting" doc:"Split a request that does not fit into what is left of a batch (enable_large_batch_splitting)."`
+	MaxExecutionBatchSize   int           `yaml:"max_execution_batch_size" doc:"Rows in one run when large batches are split. 0: max_batch_size."`
+}
+
+// Isolation says what a worker process holds.
+type Isolation string
+
+// The kinds of isolation.
+const (
+	IsolationAuto    Isolation = "auto"    // device on a GPU, else version
+	IsolationVersion Isolation = "version" // one worker per loaded version
+	IsolationDevice  Isolation = "device"  // one worker per device
+	IsolationNone    Isolation = "none"    // in the core process, for debugging
+)
+
+// Runtime is about TensorFlow.
+type Runtime struct {
+	Library           string    `yaml:"library" doc:"libtensorflow_cc.so.2 or the directory that holds it. Empty: INFERD_RUNTIME, /var/lib/inferd/runtime, /usr/lib/inferd/runtime, beside the binary, the system loader, in this order."`
+	Isolation         Isolation `yaml:"isolation" doc:"What a worker process holds: version (one loaded version), device (everything on one device), none (no workers, for debugging), auto (device on a GPU, else version)."`
+	Zygote            bool      `yaml:"zygote" doc:"Fork workers from a process that has opened TensorFlow already. Off: every worker starts afresh."`
+	WorkerMemoryLimit Bytes     `yaml:"worker_memory_limit" doc:"A worker that uses more memory is ended and replaced. 0: no limit of its own."`
+	GPU               GPU       `yaml:"gpu" doc:"Graphics processors."`
+}
+
+// GPU is TensorFlow's GPUOptions.
+type GPU struct {
+	MemoryFraction float64 `yaml:"memory_fraction" doc:"Share of a device's memory that one worker may take, between 0 and 1. 0: TensorFlow's own choice."`
+	AllowGrowth    bool    `yaml:"allow_growth" doc:"Take device memory as it is needed."`
+	VisibleDevices string  `yaml:"visible_devices" doc:"Devices to use, as in \"0,2\". Empty: all."`
+}
+
+// Updater is about noticing changes.
+type Updater struct {
+	Watch        bool          `yaml:"watch" doc:"Let the kernel tell about changes. Off: only polling."`
+	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case. 0s: never after the start."`
+	SettleTime   time.Duration `yaml:"settle_time" doc:"A version is loaded when its files have not changed for so long."`
+}
+
+// Limits are about size and number.
+type Limits struct {
+	MaxRequestBytes Bytes `yaml:"max_request_bytes" doc:"Largest request body or message, and largest body after decompression."`
+	MaxConnections  int   `yaml:"max_connections" doc:"Connections on each port; past it new ones wait. 0: no limit."`
+}
+
+// REST is about HTTP and JSON.
+type REST struct {
+	StrictJSON bool `yaml:"strict_json" doc:"Refuse to answer with NaN and infinities, which are not JSON. Off: they are printed bare, as TensorFlow Serving does."`
+	CORS       bool `yaml:"cors" doc:"Let web pages of any origin call the REST interface."`
+}
+
+// GRPC is about gRPC.
+type GRPC struct {
+	TensorContent bool `yaml:"tensor_content" doc:"Answer Predict with tensor_content, which is smaller and faster, in place of typed value fields."`
+}
+
+// Monitoring is about metrics.
+type Monitoring struct {
+	Paths []string `yaml:"paths" doc:"Paths of the metrics page. An empty list: none."`
+}
+
+// Log formats.
+const (
+	FormatText = "text"
+	FormatJSON = "json"
+)
+
+// Log is about log lines.
+type Log struct {
+	Format string `yaml:"format" doc:"text or json."`
+	Level  string `yaml:"level" doc:"debug, info, warn or error."`
+}
+
+// Signatures are assertions by signature key. In the TensorInfos of an assertion a DType of Invalid and a Tensor of "" are not
+// asserted, and neither is a Shape of nil without UnknownRank; an empty Shape asserts a scalar.
+type Signatures map[string]*inference.Signature

@@ -1,0 +1,30 @@
+// defaults.go: the value of every key that is left out.
+package config
+
+import "time"
+
+// Default is a new Config with every default filled in. It is valid.
+func Default() *Config {
+	return &Config{
+		Listen:       Listen{GRPC: "127.0.0.1:8500", HTTP: "127.0.0.1:8501"},
+		ModelsDir:    "/var/lib/inferd/models",
+		StateDir:     "/var/lib/inferd",
+		Defaults:     defaultOptions(),
+		Runtime:      Runtime{Isolation: IsolationAuto, Zygote: true, GPU: GPU{AllowGrowth: true}},
+		Updater:      Updater{Watch: true, PollInterval: 10 * time.Second, SettleTime: time.Second},
+		Limits:       Limits{MaxRequestBytes: 64 << 20},
+		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},
+		Log:          Log{Format: FormatText, Level: "info"},
+		DrainTimeout: 20 * time.Second,
+	}
+}
+
+func defaultOptions() ModelOptions {
+	return ModelOptions{
+		VersionPolicy:   VersionPolicy{Latest: 1},
+		DefaultDeadline: 30 * time.Second,
+		RunTimeout:      30 * time.Second,
+		Tags:            []string{"serve"},
+		Batching:        Batching{Enabled: true, MaxBatchSize: 1000, MaxEnqueuedBatches: 10},
+	}
+}
