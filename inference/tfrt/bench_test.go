@@ -35,3 +35,14 @@ func benchmarkCall(b *testing.B, value float32) {
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
+
+// BenchmarkFind is the whole check of the real library: it is done at every start of the core.
+func BenchmarkFind(b *testing.B) {
+	path := runtimePath(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Find(path); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
