@@ -4,7 +4,7 @@ package config
 import (
 	"time"
 
-	"github.com/inferd/inferd/inference"
+	for_core_protos "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
 )
 
 // Limits on what is read from outside.
@@ -78,14 +78,33 @@ type VersionPolicy struct {
 // Batching is how requests are joined.
 type Batching struct {
 	Enabled                 bool          `yaml:"enabled" doc:"Join requests. Off: every request is a run of its own."`
-	MaxBatchSize            int           `yaml:"max_batch_size" doc:"Rows in a batch, and in a request that may join one."`
-	BatchTimeout            time.Duration `yaml:"batch_timeout" doc:"How long an incomplete batch waits for more (batch_timeout_micros). 0s: it leaves as soon as a runner is free."`
-	MaxEnqueuedBatches      int           `yaml:"max_enqueued_batches" doc:"Batches that may wait; past it requests are refused with UNAVAILABLE."`
+	MaxBatchSize            int64         `yaml:"max_batch_size" doc:"Rows in a batch at most. 0: the last of allowed_batch_sizes, else as many as were proven when the version was tried."`
+	BatchTimeout            time.Duration `yaml:"batch_timeout" doc:"How long a batch that is not full waits for more (batch_timeout_micros). 0s: it leaves as soon as it can run."`
+	MaxEnqueuedBatches      int64         `yaml:"max_enqueued_batches" doc:"Full batches that may wait for one signature; past it requests are refused with UNAVAILABLE. 0: bounded by memory alone."`
 	NumBatchThreads         int           `yaml:"num_batch_threads" doc:"Batches that run at the same time. 0: as many as callers."`
-	AllowedBatchSizes       []int         `yaml:"allowed_batch_sizes" doc:"Batches are padded up to one of these sizes. Ascending; the last is max_batch_size, or max_execution_batch_size when large batches are split. Empty: any size, no padding."`
+	AllowedBatchSizes       []int64       `yaml:"allowed_batch_sizes" doc:"Batches are padded up to one of these sizes. Ascending; the last is max_batch_size, or max_execution_batch_size when large requests are split. Empty: any size, no padding."`
 	PadVariableLengthInputs bool          `yaml:"pad_variable_length_inputs" doc:"Pad inputs of different lengths so that they may share a batch."`
-	LargeBatchSplitting     bool          `yaml:"large_batch_splitting" doc:"Split a request that does not fit into what is left of a batch (enable_large_batch_splitting)."`
-	MaxExecutionBatchSize   int           `yaml:"max_execution_batch_size" doc:"Rows in one run when large batches are split. 0: max_batch_size."`
+	LargeBatchSplitting     Switch        `yaml:"large_batch_splitting" doc:"Split a request with more rows than a batch may have into several runs (enable_large_batch_splitting): true, false (such a request is refused) or auto, which splits."`
+	MaxExecutionBatchSize   int64         `yaml:"max_execution_batch_size" doc:"Rows in one run when large requests are split. 0: max_batch_size."`
+}
+
+// Switch is on, off, or left to the part that reads it.
+type Switch string
+
+// The positions of a Switch.
+const (
+	Auto Switch = "auto"
+	On   Switch = "true"
+	Off  Switch = "false"
+)
+
+// Bool is nil for Auto.
+func (s Switch) Bool() *bool {
+	on := s == On
+	if s != On && s != Off {
+		return nil
+	}
+	return &on
 }
 
 // Isolation says what a worker process holds.
@@ -118,7 +137,7 @@ type GPU struct {
 // Updater is about noticing changes.
 type Updater struct {
 	Watch        bool          `yaml:"watch" doc:"Let the kernel tell about changes. Off: only polling."`
-	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case. 0s: never after the start."`
+	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case."`
 	SettleTime   time.Duration `yaml:"settle_time" doc:"A version is loaded when its files have not changed for so long."`
 }
 
@@ -156,6 +175,6 @@ type Log struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error."`
 }
 
-// Signatures are assertions by signature key. In the TensorInfos of an assertion a DType of Invalid and a Tensor of "" are not
-// asserted, and neither is a Shape of nil without UnknownRank; an empty Shape asserts a scalar.
-type Signatures map[string]*inference.Signature
+// Signatures are assertions by signature key. What is left out of a SignatureDef is not asserted: the method name, and in a TensorInfo
+// the type, the shape (a message without dimensions asserts a scalar) and the graph's own name of the tensor.
+type Signatures map[string]*for_core_protos.SignatureDef

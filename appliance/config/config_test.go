@@ -50,7 +50,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		t.Errorf("%d keys in the sample, want %d", len(got), len(leaves()))
 	}
 	want := Default()
-	want.Defaults.Batching.AllowedBatchSizes = []int{} // written out as []
+	want.Defaults.Batching.AllowedBatchSizes = []int64{} // written out as []
 	if got := mustParse(t, commented.ReplaceAll(sample, []byte("$1"))); !reflect.DeepEqual(got, want) {
 		t.Errorf("a key in the sample is not at its default:\n%s", got.YAML())
 	}
@@ -115,14 +115,14 @@ limits: {max_request_bytes: 1234B}
 	if sig == nil || len(sig.Inputs) != 3 {
 		t.Fatalf("signatures: %+v", again.Models[0].Signatures)
 	}
-	if b := sig.Inputs[0]; b.Alias != "b" || !b.UnknownRank || b.Shape != nil {
-		t.Errorf("an asserted unknown rank came back as %+v", b)
+	if b := sig.Inputs["b"]; !b.GetTensorShape().GetUnknownRank() {
+		t.Errorf("an asserted unknown rank came back as %v", b)
 	}
-	if c := sig.Inputs[1]; c.Alias != "c" || c.UnknownRank || c.Shape != nil || c.Tensor != "x:0" {
-		t.Errorf("a shape that is not asserted came back as %+v", c)
+	if c := sig.Inputs["c"]; c.TensorShape != nil || c.GetName() != "x:0" || c.Dtype != 0 {
+		t.Errorf("a shape that is not asserted came back as %v", c)
 	}
-	if scalar := sig.Inputs[2]; scalar.Alias != "~" || scalar.Shape == nil || len(scalar.Shape) != 0 {
-		t.Errorf("an asserted scalar came back as %+v", scalar)
+	if scalar := sig.Inputs["~"]; scalar.TensorShape == nil || len(scalar.TensorShape.Dim) != 0 || scalar.TensorShape.UnknownRank || scalar.Dtype.String() != "DT_HALF" {
+		t.Errorf("an asserted scalar came back as %v", scalar)
 	}
 }
 

@@ -11,7 +11,7 @@ func Default() *Config {
 		StateDir:     "/var/lib/inferd",
 		Defaults:     defaultOptions(),
 		Runtime:      Runtime{Isolation: IsolationAuto, Zygote: true, GPU: GPU{AllowGrowth: true}},
-		Updater:      Updater{Watch: true, PollInterval: 10 * time.Second, SettleTime: time.Second},
+		Updater:      Updater{Watch: true, PollInterval: 5 * time.Second, SettleTime: 2 * time.Second},
 		Limits:       Limits{MaxRequestBytes: 64 << 20},
 		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},
 		Log:          Log{Format: FormatText, Level: "info"},
@@ -25,6 +25,6 @@ func defaultOptions() ModelOptions {
 		DefaultDeadline: 30 * time.Second,
 		RunTimeout:      30 * time.Second,
 		Tags:            []string{"serve"},
-		Batching:        Batching{Enabled: true, MaxBatchSize: 1000, MaxEnqueuedBatches: 10},
+		Batching:        Batching{Enabled: true, LargeBatchSplitting: Auto},
 	}
 }

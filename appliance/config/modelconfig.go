@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,9 +22,6 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/anypb"
-
-	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/tensor"
 )
 
 // The numbers of our fields in the messages below lie far from theirs, so that bytes can be read as either.
@@ -210,43 +208,27 @@ func (r *modelReader) signatures(e protoreflect.Message) {
 			r.ignored = append(r.ignored, Ignored{Name: fmt.Sprintf("%s: defaults in signature_def %s of model %s", r.file, key, r.model.Name),
 				Reason: "an assertion is about names, types and shapes"})
 		}
+		def.Defaults = nil
 		if r.model.Signatures == nil {
 			r.model.Signatures = make(Signatures)
 		}
 		at := "signature_def[" + key + "]"
-		r.model.Signatures[key] = &inference.Signature{Key: key, Method: def.GetMethodName(),
-			Inputs: r.tensors(at+".inputs", def.GetInputs()), Outputs: r.tensors(at+".outputs", def.GetOutputs())}
+		r.tensors(at+".inputs", def.GetInputs())
+		r.tensors(at+".outputs", def.GetOutputs())
+		r.model.Signatures[key] = def
 	}
 }
 
-func (r *modelReader) tensors(at string, infos map[string]*for_core_protos.TensorInfo) []inference.TensorInfo {
-	var list []inference.TensorInfo
-	for alias, info := range infos {
-		t := inference.TensorInfo{Alias: alias, Tensor: info.GetName(), DType: tensor.DType(info.GetDtype()).Base()}
+func (r *modelReader) tensors(at string, infos map[string]*for_core_protos.TensorInfo) {
+	for _, alias := range slices.Sorted(maps.Keys(infos)) {
+		info, key := infos[alias], at+"["+alias+"]"
 		if info.GetCooSparse() != nil || info.GetCompositeTensor() != nil {
-			r.faultf(at+"["+alias+"]", "only dense tensors can be asserted")
+			r.faultf(key, "only dense tensors can be asserted")
 		}
-		if shape := info.GetTensorShape(); shape != nil {
-			t.UnknownRank = shape.GetUnknownRank()
-			if !t.UnknownRank {
-				t.Shape = tensor.Shape{}
-			}
-			for _, d := range shape.GetDim() {
-				if d.GetSize() < -1 {
-					r.faultf(at+"["+alias+"]", "dimension %d is impossible; write -1 for one of any size", d.GetSize())
-				}
-				if !t.UnknownRank {
-					t.Shape = append(t.Shape, d.GetSize())
-				}
-			}
-			if len(t.Shape) > tensor.MaxRank {
-				r.faultf(at+"["+alias+"]", "%d dimensions, at most %d are possible", len(t.Shape), tensor.MaxRank)
-			}
+		if fault := shapeFault(info.GetTensorShape()); fault != "" {
+			r.faultf(key, "%s", fault)
 		}
-		list = append(list, t)
 	}
-	sortByAlias(list)
-	return list
 }
 
 var nameField = regexp.MustCompile(`(?:^|[\s{<,;])name\s*:\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)')`)

@@ -15,7 +15,7 @@ import (
 // Key is one key of the configuration file.
 type Key struct {
 	Path    string // "listen.grpc"; keys of a listed model begin with "models[]."
-	Kind    string // "string", "bool", "int", "float", "duration", "size", "list", "version policy", "versions by label", "signatures"
+	Kind    string // "string", "bool", "int", "float", "duration", "size", "true, false or auto", "list", "version policy", "versions by label", "signatures"
 	Default string // as in YAML, empty for a section
 	Doc     string
 	Section bool // has keys below it
@@ -65,6 +65,8 @@ func kindOf(v reflect.Value) string {
 		return "duration"
 	case Bytes:
 		return "size"
+	case Switch:
+		return "true, false or auto"
 	case VersionPolicy:
 		return "version policy"
 	case Signatures:
@@ -105,6 +107,8 @@ func encode(v reflect.Value) *yaml.Node {
 		return plain(formatDuration(x))
 	case Bytes:
 		return plain(x.String())
+	case Switch:
+		return plain(string(x))
 	case VersionPolicy:
 		switch {
 		case x.All:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	for_core_protos "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
@@ -15,7 +16,7 @@ import (
 )
 
 // ParseBatchingParameters reads a batching_parameters_file (or a model's batching_params.pbtxt); name is used in messages. What the file
-// leaves out has TensorFlow Serving's default. The error is a [Faults].
+// leaves out has the default. The error is a [Faults].
 func ParseBatchingParameters(name string, data []byte) (Batching, []Ignored, error) {
 	p := &tensorflow_go_proto.BatchingParameters{}
 	if faults := parseText(name, data, p); faults != nil {
@@ -24,33 +25,34 @@ func ParseBatchingParameters(name string, data []byte) (Batching, []Ignored, err
 	b := defaultOptions().Batching
 	src := &source{file: name}
 	check := &checker{source: src}
-	number := func(key string, v *wrapperspb.Int64Value, p *int) {
-		if v == nil {
-			return
+	number := func(key string, v *wrapperspb.Int64Value, p *int64) {
+		if v != nil && (v.Value < 1 || v.Value > math.MaxInt32) {
+			check.addf(key, "%d is not between 1 and %d", v.Value, math.MaxInt32)
+		} else if v != nil {
+			*p = v.Value
 		}
-		if v.Value < 0 || v.Value > math.MaxInt32 {
-			check.addf(key, "%d is not between 0 and %d", v.Value, math.MaxInt32)
-			return
-		}
-		*p = int(v.Value)
 	}
 	number("max_batch_size", p.MaxBatchSize, &b.MaxBatchSize)
 	number("max_enqueued_batches", p.MaxEnqueuedBatches, &b.MaxEnqueuedBatches)
-	number("num_batch_threads", p.NumBatchThreads, &b.NumBatchThreads)
 	number("max_execution_batch_size", p.MaxExecutionBatchSize, &b.MaxExecutionBatchSize)
-	micros := 0
-	number("batch_timeout_micros", p.BatchTimeoutMicros, &micros)
-	b.BatchTimeout = time.Duration(micros) * time.Microsecond
-	b.LargeBatchSplitting = p.GetEnableLargeBatchSplitting().GetValue()
-	b.PadVariableLengthInputs = p.GetPadVariableLengthInputs()
-	for _, n := range p.GetAllowedBatchSizes() {
-		b.AllowedBatchSizes = append(b.AllowedBatchSizes, int(max(-1, min(n, math.MaxInt32))))
+	var threads int64
+	number("num_batch_threads", p.NumBatchThreads, &threads)
+	b.NumBatchThreads = int(threads)
+	if micros := p.GetBatchTimeoutMicros().GetValue(); micros < 0 || micros > maxWait.Microseconds() {
+		check.addf("batch_timeout_micros", "%d is not between 0 and %d", micros, maxWait.Microseconds())
+	} else {
+		b.BatchTimeout = time.Duration(micros) * time.Microsecond
 	}
+	if s := p.GetEnableLargeBatchSplitting(); s != nil {
+		b.LargeBatchSplitting = Switch(strconv.FormatBool(s.GetValue()))
+	}
+	b.PadVariableLengthInputs = p.GetPadVariableLengthInputs()
+	b.AllowedBatchSizes = p.GetAllowedBatchSizes()
 	var ignored []Ignored
 	if p.ThreadPoolName != nil {
 		ignored = append(ignored, Ignored{Name: name + ": thread_pool_name", Reason: "every version has a pool of its own"})
 	}
-	if b.MaxExecutionBatchSize != 0 && !b.LargeBatchSplitting {
+	if b.MaxExecutionBatchSize != 0 && b.LargeBatchSplitting != On {
 		ignored = append(ignored, Ignored{Name: name + ": max_execution_batch_size", Reason: "enable_large_batch_splitting is not set"})
 		b.MaxExecutionBatchSize = 0
 	}

@@ -57,7 +57,7 @@ var servingFlags = []servingFlag{
 	{name: "num_unload_threads", kind: kindInt, ignored: "a version is unloaded by ending its process"},
 	{name: "max_num_load_retries", kind: kindInt, ignored: "a version that fails is tried again when its files change"},
 	{name: "load_retry_interval_micros", kind: kindInt64, ignored: "a version that fails is tried again when its files change"},
-	{name: "file_system_poll_wait_seconds", kind: kindInt, initial: "1", meaning: "updater.poll_interval. 0: the directories are looked at once. Less: as 0."},
+	{name: "file_system_poll_wait_seconds", kind: kindInt, initial: "1", meaning: "updater.poll_interval. 0 and less, which would not look again, is logged and changes nothing."},
 	{name: "flush_filesystem_caches", kind: kindBool, ignored: "the kernel drops cached files when memory is needed"},
 	{name: "tensorflow_session_parallelism", kind: kindInt64, meaning: "defaults.intra_op_threads and defaults.inter_op_threads."},
 	{name: "tensorflow_session_config_file", kind: kindString, meaning: "Text proto ConfigProto: threads, GPU memory fraction, growth and visible devices. Its other fields are logged and change nothing."},

@@ -7,11 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/wamuir/graft/tensorflow/core/framework/tensor_shape_go_proto"
+	"github.com/wamuir/graft/tensorflow/core/framework/types_go_proto"
+	for_core_protos "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
 	"go.yaml.in/yaml/v3"
-
-	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/tensor"
 )
+
+// maxRank is TensorFlow's limit on dimensions.
+const maxRank = 254
 
 type yamlSignature struct {
 	Method  string      `yaml:"method"`
@@ -20,16 +23,16 @@ type yamlSignature struct {
 }
 
 type yamlTensor struct {
-	DType string    `yaml:"dtype"`
+	DType yamlDType `yaml:"dtype"`
 	Shape yamlShape `yaml:"shape"`
 	Name  string    `yaml:"name"`
 }
 
 type (
-	yamlTensors []inference.TensorInfo
+	yamlTensors map[string]*for_core_protos.TensorInfo
+	yamlDType   types_go_proto.DataType
 	yamlShape   struct {
-		dims    tensor.Shape
-		unknown bool
+		*tensor_shape_go_proto.TensorShapeProto // nil: not asserted
 	}
 )
 
@@ -38,84 +41,107 @@ func (s *Signatures) decodeNode(d *decoder, path string, n *yaml.Node) {
 	d.mapping(path, n, func(key string, _, v *yaml.Node) {
 		var sig yamlSignature
 		d.decode(join(path, key), v, reflect.ValueOf(&sig).Elem())
-		got[key] = &inference.Signature{Key: key, Method: sig.Method, Inputs: sig.Inputs, Outputs: sig.Outputs}
+		got[key] = &for_core_protos.SignatureDef{MethodName: sig.Method, Inputs: sig.Inputs, Outputs: sig.Outputs}
 	})
 	*s = got
 }
 
 func (t *yamlTensors) decodeNode(d *decoder, path string, n *yaml.Node) {
+	got := make(yamlTensors)
 	d.mapping(path, n, func(key string, _, v *yaml.Node) {
 		var y yamlTensor
-		at := join(path, key)
-		d.decode(at, v, reflect.ValueOf(&y).Elem())
-		info := inference.TensorInfo{Alias: key, Tensor: y.Name, Shape: y.Shape.dims, UnknownRank: y.Shape.unknown}
-		if y.DType != "" {
-			dtype, ok := tensor.ParseDType(y.DType)
-			if !ok || dtype == tensor.Invalid {
-				d.addf(v, at+".dtype", "%q is not a type of TensorFlow's; write for example float or DT_FLOAT", shorten(y.DType))
-			}
-			info.DType = dtype
+		d.decode(join(path, key), v, reflect.ValueOf(&y).Elem())
+		info := &for_core_protos.TensorInfo{Dtype: types_go_proto.DataType(y.DType), TensorShape: y.Shape.TensorShapeProto}
+		if y.Name != "" {
+			info.Encoding = &for_core_protos.TensorInfo_Name{Name: y.Name}
 		}
-		*t = append(*t, info)
+		got[key] = info
 	})
-	sortByAlias(*t)
+	if len(got) > 0 {
+		*t = got
+	}
 }
 
-func sortByAlias(list []inference.TensorInfo) {
-	slices.SortFunc(list, func(a, b inference.TensorInfo) int { return strings.Compare(a.Alias, b.Alias) })
+// decodeNode takes both of TensorFlow's spellings, DT_FLOAT and float.
+func (t *yamlDType) decodeNode(d *decoder, path string, n *yaml.Node) {
+	name := n.Value
+	if !strings.HasPrefix(name, "DT_") {
+		name = "DT_" + strings.ToUpper(name)
+	}
+	value, ok := types_go_proto.DataType_value[name]
+	if n.Kind != yaml.ScalarNode || !ok || value == 0 {
+		d.addf(n, path, "%s is not a type of TensorFlow's; write for example float or DT_FLOAT", describe(n))
+		return
+	}
+	*t = yamlDType(value)
 }
 
 func (s *yamlShape) decodeNode(d *decoder, path string, n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && n.Value == "unknown" {
-		s.unknown = true
+		s.TensorShapeProto = &tensor_shape_go_proto.TensorShapeProto{UnknownRank: true}
 		return
 	}
 	if n.Kind != yaml.SequenceNode {
 		d.addf(n, path, "%s is not a shape; write a list such as [-1, 28, 28, 1], or unknown for an unknown rank", describe(n))
 		return
 	}
-	s.dims = tensor.Shape{}
-	d.decode(path, n, reflect.ValueOf(&s.dims).Elem())
-	for i, size := range s.dims {
-		if size < -1 {
-			d.addf(n.Content[i], path, "dimension %d is impossible; write -1 for one of any size", size)
+	var dims []int64
+	d.decode(path, n, reflect.ValueOf(&dims).Elem())
+	s.TensorShapeProto = &tensor_shape_go_proto.TensorShapeProto{}
+	for _, size := range dims {
+		s.Dim = append(s.Dim, &tensor_shape_go_proto.TensorShapeProto_Dim{Size: size})
+	}
+	if fault := shapeFault(s.TensorShapeProto); fault != "" {
+		d.addf(n, path, "%s", fault)
+	}
+}
+
+// shapeFault says why a shape cannot be asserted.
+func shapeFault(s *tensor_shape_go_proto.TensorShapeProto) string {
+	if len(s.GetDim()) > maxRank {
+		return "has more dimensions than the 254 that TensorFlow allows"
+	}
+	for _, dim := range s.GetDim() {
+		if dim.GetSize() < -1 {
+			return "a dimension below -1 is impossible; write -1 for one of any size"
 		}
 	}
-	if len(s.dims) > tensor.MaxRank {
-		d.addf(n, path, "%d dimensions, at most %d are possible", len(s.dims), tensor.MaxRank)
-	}
+	return ""
 }
 
 func encodeSignatures(s Signatures) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for _, key := range slices.Sorted(maps.Keys(s)) {
 		sig := &yaml.Node{Kind: yaml.MappingNode}
-		if s[key].Method != "" {
-			sig.Content = append(sig.Content, plain("method"), text(s[key].Method))
+		if m := s[key].GetMethodName(); m != "" {
+			sig.Content = append(sig.Content, plain("method"), text(m))
 		}
-		sig.Content = append(sig.Content, plain("inputs"), encodeTensors(s[key].Inputs), plain("outputs"), encodeTensors(s[key].Outputs))
+		sig.Content = append(sig.Content, plain("inputs"), encodeTensors(s[key].GetInputs()), plain("outputs"), encodeTensors(s[key].GetOutputs()))
 		n.Content = append(n.Content, text(key), sig)
 	}
 	return n
 }
 
-func encodeTensors(list []inference.TensorInfo) *yaml.Node {
+func encodeTensors(infos map[string]*for_core_protos.TensorInfo) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
-	for _, t := range list {
-		e := pairs()
-		if t.DType != tensor.Invalid {
-			e.Content = append(e.Content, plain("dtype"), plain(t.DType.String()))
+	for _, alias := range slices.Sorted(maps.Keys(infos)) {
+		info, e := infos[alias], pairs()
+		if info.GetDtype() != types_go_proto.DataType_DT_INVALID {
+			e.Content = append(e.Content, plain("dtype"), plain(info.GetDtype().String()))
 		}
-		switch {
-		case t.UnknownRank:
+		if shape := info.GetTensorShape(); shape.GetUnknownRank() {
 			e.Content = append(e.Content, plain("shape"), plain("unknown"))
-		case t.Shape != nil:
-			e.Content = append(e.Content, plain("shape"), encode(reflect.ValueOf([]int64(t.Shape))))
+		} else if shape != nil {
+			var dims []int64
+			for _, dim := range shape.GetDim() {
+				dims = append(dims, dim.GetSize())
+			}
+			e.Content = append(e.Content, plain("shape"), encode(reflect.ValueOf(dims)))
 		}
-		if t.Tensor != "" {
-			e.Content = append(e.Content, plain("name"), text(t.Tensor))
+		if info.GetName() != "" {
+			e.Content = append(e.Content, plain("name"), text(info.GetName()))
 		}
-		n.Content = append(n.Content, text(t.Alias), e)
+		n.Content = append(n.Content, text(alias), e)
 	}
 	return n
 }

@@ -147,8 +147,11 @@ func (s *serving) settings(c *Config) {
 	d.Tags = strings.FieldsFunc(v.string("saved_model_tags"), func(r rune) bool { return r == ',' })
 	c.REST.CORS = v.bool("rest_api_enable_cors_support")
 	c.GRPC.TensorContent = v.bool("enable_serialization_as_tensor_content")
-	c.Updater.PollInterval = min(time.Duration(max(0, v.int("file_system_poll_wait_seconds")))*time.Second, maxWait)
-	c.Updater.Watch = c.Updater.PollInterval > 0
+	if n := v.int("file_system_poll_wait_seconds"); n > 0 {
+		c.Updater.PollInterval = min(time.Duration(n)*time.Second, maxWait)
+	} else {
+		s.ignore("--file_system_poll_wait_seconds", "%d would never look again, and changes are always noticed here", n)
+	}
 	from := c.source.flags
 	from["defaults.default_deadline"], from["defaults.run_timeout"] = "rest_api_timeout_in_ms", "rest_api_timeout_in_ms"
 	from["defaults.tags"], from["updater.poll_interval"] = "saved_model_tags", "file_system_poll_wait_seconds"

@@ -18,8 +18,6 @@ import (
 // Bounds that are not worth a key of their own.
 const (
 	maxThreads     = 4096
-	maxRows        = math.MaxInt32
-	maxQueued      = math.MaxInt32
 	maxVersions    = 1 << 16
 	maxSocketPath  = 107       // sun_path less its end
 	maxMessage     = 1<<31 - 1 // protobuf's own
@@ -53,9 +51,7 @@ func (c *Config) Validate() error {
 	v.models(c.Models)
 	v.runtime(&c.Runtime)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
-	if c.Updater.PollInterval != 0 {
-		v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
-	}
+	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
 	v.number("limits.max_request_bytes", int64(c.Limits.MaxRequestBytes), minMessage, maxMessage)
 	v.number("limits.max_connections", int64(c.Limits.MaxConnections), 0, 1<<20)
 	v.monitoring(c.Monitoring.Paths)
@@ -213,17 +209,19 @@ func (c *checker) policy(at string, p VersionPolicy) {
 }
 
 func (c *checker) batching(at string, b *Batching) {
-	c.number(at+".max_batch_size", int64(b.MaxBatchSize), 1, maxRows)
-	c.duration(at+".batch_timeout", b.BatchTimeout, 0, time.Hour)
-	c.number(at+".max_enqueued_batches", int64(b.MaxEnqueuedBatches), 1, maxQueued)
-	c.number(at+".num_batch_threads", int64(b.NumBatchThreads), 0, maxThreads)
+	c.number(at+".max_batch_size", b.MaxBatchSize, 0, math.MaxInt32)
+	c.duration(at+".batch_timeout", b.BatchTimeout, 0, maxWait)
+	c.number(at+".max_enqueued_batches", b.MaxEnqueuedBatches, 0, math.MaxInt64)
+	c.number(at+".num_batch_threads", int64(b.NumBatchThreads), 0, math.MaxInt32)
+	c.number(at+".max_execution_batch_size", b.MaxExecutionBatchSize, 0, math.MaxInt32)
+	c.oneOf(at+".large_batch_splitting", string(b.LargeBatchSplitting), string(On), string(Off), string(Auto))
 	largest, what := b.MaxBatchSize, "max_batch_size"
-	if b.MaxExecutionBatchSize != 0 {
+	if b.MaxExecutionBatchSize > 0 {
 		switch {
-		case !b.LargeBatchSplitting:
-			c.addf(at+".max_execution_batch_size", "has a meaning only when large batches are split; set large_batch_splitting: true or leave it out")
-		case b.MaxExecutionBatchSize < 1 || b.MaxExecutionBatchSize > b.MaxBatchSize:
-			c.addf(at+".max_execution_batch_size", "%d is not between 1 and max_batch_size, which is %d", b.MaxExecutionBatchSize, b.MaxBatchSize)
+		case b.LargeBatchSplitting == Off:
+			c.addf(at+".max_execution_batch_size", "has a meaning only when large requests are split; leave it out, or large_batch_splitting: false")
+		case b.MaxBatchSize > 0 && b.MaxExecutionBatchSize > b.MaxBatchSize:
+			c.addf(at+".max_execution_batch_size", "%d is more than max_batch_size, which is %d", b.MaxExecutionBatchSize, b.MaxBatchSize)
 		default:
 			largest, what = b.MaxExecutionBatchSize, "max_execution_batch_size"
 		}
@@ -235,8 +233,8 @@ func (c *checker) batching(at string, b *Batching) {
 			return
 		}
 	}
-	if len(sizes) > 0 && sizes[len(sizes)-1] != largest {
-		c.addf(at+".allowed_batch_sizes", "the last size is %d and must be %s, which is %d", sizes[len(sizes)-1], what, largest)
+	if last := len(sizes) - 1; last >= 0 && largest > 0 && sizes[last] != largest {
+		c.addf(at+".allowed_batch_sizes", "the last size is %d and must be %s, which is %d", sizes[last], what, largest)
 	}
 }
 
