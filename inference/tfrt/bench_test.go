@@ -2,8 +2,10 @@
 package tfrt
 
 import (
+	"context"
 	"testing"
 
+	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -31,6 +33,27 @@ func benchmarkCall(b *testing.B, value float32) {
 				b.Error(err)
 				return
 			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+}
+
+// BenchmarkRun is the same model through the Runner (isolation none): inputs copied, a result that is released.
+func BenchmarkRun(b *testing.B) {
+	m, sigs := load(b, modeltest.TwoLayer(), Options{})
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		run := &inference.Run{Signature: sigs["serving_default"], Inputs: []tensor.Parts{tensor.One(floats(tensor.Shape{1, 32}, make([]float32, 32)...))}, Outputs: []int{0}}
+		for pb.Next() {
+			r, err := m.Run(ctx, run)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			r.Release()
 		}
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")

@@ -3,6 +3,7 @@ package tfrt
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,3 +123,18 @@ func wantCode(tb testing.TB, err error, code inference.Code, text string) {
 }
 
 func floats(shape tensor.Shape, v ...float32) *tensor.Tensor { return modeltest.Floats(shape, v...) }
+
+// residentBytes is the anonymous memory of this process.
+func residentBytes(tb testing.TB) int64 {
+	tb.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "RssAnon:")
+	var kib int64
+	if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+		tb.Fatal(err)
+	}
+	return kib << 10
+}

@@ -39,6 +39,15 @@ func Open(path string) (*Runtime, error) {
 	return &Runtime{path: path}, nil
 }
 
+// Opened is the runtime that is open in this process, by Go or by C before Go ran; nil when there is none.
+func Opened() *Runtime {
+	path := C.inferd_tf_path()
+	if path == nil {
+		return nil
+	}
+	return &Runtime{path: C.GoString(path)}
+}
+
 // Version is TensorFlow's own, "2.20.0".
 func (r *Runtime) Version() string { return C.GoString(C.TF_Version()) }
 

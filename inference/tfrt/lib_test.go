@@ -18,6 +18,10 @@ func TestMain(m *testing.M) {
 		tf.Version()
 		os.Exit(3)
 	case "open":
+		if r := Opened(); r != nil {
+			os.Stdout.WriteString("open before it was opened: " + r.Path())
+			os.Exit(4)
+		}
 		if _, err := Open(path); err != nil {
 			os.Stdout.WriteString(err.Error())
 			os.Exit(4)
@@ -53,6 +57,9 @@ func TestOpenTwiceAndVersion(t *testing.T) {
 	r := openRuntime(t)
 	if again := openRuntime(t); again.Path() != r.Path() {
 		t.Errorf("opened %s, then %s", r.Path(), again.Path())
+	}
+	if o := Opened(); o == nil || o.Path() != r.Path() {
+		t.Errorf("opened %+v, want %s", o, r.Path())
 	}
 	if v := r.Version(); !strings.HasPrefix(v, "2.") {
 		t.Errorf("version %q", v)
