@@ -118,7 +118,7 @@ func BenchmarkPredict(b *testing.B) {
 			b.Fatal(err)
 		}
 		sig := signature("serving_default", nil, []inference.TensorInfo{info("y", tensor.Float)})
-		fixed := encodeReply(&inference.Version{Model: "m", Number: 1}, sig, []int{0}, []*tensor.Tensor{out}, false)
+		fixed := encodeReply(new(bufferPool), &inference.Version{Model: "m", Number: 1}, sig, []int{0}, []*tensor.Tensor{out}, false)
 		b.Run(c.name+"/noop", func(b *testing.B) { drive(b, noop(fixed.buffer.ReadOnlyData()), body, c.connections) })
 		b.Run(c.name+"/predict", func(b *testing.B) { drive(b, predicting(in, out, Options{}), body, c.connections) })
 	}
@@ -140,7 +140,7 @@ func BenchmarkCodec(b *testing.B) {
 		sig := signature("serving_default", []inference.TensorInfo{info("x", tensor.Float, -1, elements)}, []inference.TensorInfo{info("y", tensor.Float, -1, 10)})
 		v := &inference.Version{Model: "m", Number: 1}
 		out := []*tensor.Tensor{{DType: tensor.Float, Shape: tensor.Shape{1, 10}, Data: make([]byte, 40)}}
-		c := newCodec()
+		c := newCodec(new(bufferPool))
 		b.Run(fmt.Sprint("floats=", elements), func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))
@@ -152,7 +152,7 @@ func BenchmarkCodec(b *testing.B) {
 				if _, err := req.tensors(sig, DefaultMaxRequestBytes); err != nil {
 					b.Fatal(err)
 				}
-				encodeReply(v, sig, []int{0}, out, false).buffer.Free()
+				encodeReply(c.pool, v, sig, []int{0}, out, false).buffer.Free()
 				req.free()
 			}
 		})

@@ -13,9 +13,12 @@ import (
 // codec reads and writes the two Predict messages by hand, and leaves every other one to the generated code.
 type codec struct {
 	generated encoding.CodecV2
+	pool      mem.BufferPool
 }
 
-func newCodec() codec { return codec{generated: encoding.GetCodecV2(protocodec.Name)} }
+func newCodec(pool mem.BufferPool) codec {
+	return codec{generated: encoding.GetCodecV2(protocodec.Name), pool: pool}
+}
 
 // Name is the content subtype, "proto".
 func (c codec) Name() string { return protocodec.Name }
@@ -35,7 +38,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return c.generated.Unmarshal(data, v)
 	}
 	// A message that came in one frame is used where it lies; one of several frames is joined, which is the one copy that is made.
-	buffer := data.MaterializeToBuffer(buffers)
+	buffer := data.MaterializeToBuffer(c.pool)
 	if err := r.parse(buffer.ReadOnlyData()); err != nil {
 		buffer.Free()
 		return err
@@ -49,17 +52,14 @@ type reply struct {
 	buffer mem.Buffer
 }
 
-// buffers hold received frames, joined requests and encoded responses. grpc's own default pool clears a buffer each time it is taken,
-// up to 1 MiB for one image; every byte of ours is overwritten before it is read.
-var buffers = &bufferPool{}
-
 // Sizes of pooled buffers: powers of two. Below, grpc would not give them back; above, they are too large to keep.
 const (
 	minPooledBits = 11 // 2 KiB; grpc pools above 1 KiB
 	maxPooledBits = 26 // 64 MiB
 )
 
-// bufferPool is a mem.BufferPool without clearing.
+// bufferPool holds received frames, joined requests and encoded responses. grpc's own default pool clears a buffer each time it is taken,
+// up to 1 MiB for one image; every byte of these is overwritten before it is read.
 type bufferPool struct {
 	sizes [maxPooledBits + 1]sync.Pool // by the logarithm of the capacity
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // encodeReply writes outputs, which are those that indexes name, and copies all of them: the caller may release them afterwards.
-func encodeReply(v *inference.Version, sig *inference.Signature, indexes []int, outputs []*tensor.Tensor, asContent bool) *reply {
+func encodeReply(pool mem.BufferPool, v *inference.Version, sig *inference.Signature, indexes []int, outputs []*tensor.Tensor, asContent bool) *reply {
 	sizes := make([]tensorSize, len(outputs))
 	spec := specSize(v, sig)
 	total := sizeBytes(spec)
@@ -21,7 +21,7 @@ func encodeReply(v *inference.Version, sig *inference.Signature, indexes []int, 
 		sizes[i] = sizeTensor(t, asContent)
 		total += sizeBytes(entrySize(sig.Outputs[indexes[i]].Alias, sizes[i].total))
 	}
-	data := buffers.Get(total)
+	data := pool.Get(total)
 	b := (*data)[:0]
 	for i, t := range outputs {
 		alias := sig.Outputs[indexes[i]].Alias
@@ -41,7 +41,7 @@ func encodeReply(v *inference.Version, sig *inference.Signature, indexes []int, 
 		panic("rpc: response is not as long as was computed")
 	}
 	*data = b
-	return &reply{buffer: mem.NewBuffer(data, buffers)}
+	return &reply{buffer: mem.NewBuffer(data, pool)}
 }
 
 // tag is the one byte of a field number below 16.

@@ -22,7 +22,7 @@ var everyDType = []tensor.DType{tensor.Float, tensor.Double, tensor.Int32, tenso
 // encoded is the answer for one output, read by the generated code.
 func encoded(t *tensor.Tensor, model string, number int64, alias string, asContent bool) (*pb.PredictResponse, error) {
 	sig := signature("serving_default", nil, []inference.TensorInfo{info("other", tensor.Float), info(alias, t.DType)})
-	r := encodeReply(&inference.Version{Model: model, Number: number}, sig, []int{1}, []*tensor.Tensor{t}, asContent)
+	r := encodeReply(new(bufferPool), &inference.Version{Model: model, Number: number}, sig, []int{1}, []*tensor.Tensor{t}, asContent)
 	defer r.buffer.Free()
 	got := new(pb.PredictResponse)
 	if err := proto.Unmarshal(r.buffer.ReadOnlyData(), got); err != nil {
@@ -60,7 +60,7 @@ func checkEncoded(t *tensor.Tensor, model string, number int64, alias string, as
 	if err := w.merge(b); err != nil {
 		return err
 	}
-	again, err := w.decode(0) // nothing may have to be repeated
+	again, err := w.decode(new(int64)) // nothing may have to be repeated
 	return compareTensor(again, err, out)
 }
 
@@ -128,10 +128,11 @@ func TestEncodeAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector drops pooled buffers at random")
 	}
+	pool := new(bufferPool)
 	sig := signature("serving_default", nil, []inference.TensorInfo{info("y", tensor.Float)})
 	v := &inference.Version{Model: "m", Number: 1}
 	out := []*tensor.Tensor{{DType: tensor.Float, Shape: tensor.Shape{100_000}, Data: make([]byte, 400_000)}}
-	if n := testing.AllocsPerRun(100, func() { encodeReply(v, sig, []int{0}, out, false).buffer.Free() }); n > 4 {
+	if n := testing.AllocsPerRun(100, func() { encodeReply(pool, v, sig, []int{0}, out, false).buffer.Free() }); n > 4 {
 		t.Errorf("%v allocations for an answer, want at most 4", n)
 	}
 }

@@ -66,11 +66,11 @@ func halfPlusTwo(_ context.Context, req *inference.Request) ([]*tensor.Tensor, e
 	return out, nil
 }
 
-// echo answers with its inputs; a signature with as many outputs as inputs is meant for it.
+// echo answers with its inputs, in the memory of the request; a signature with as many outputs as inputs is meant for it.
 func echo(_ context.Context, req *inference.Request) ([]*tensor.Tensor, error) {
 	out := make([]*tensor.Tensor, len(req.Outputs))
 	for i, o := range req.Outputs {
-		out[i] = req.Inputs[o].Clone()
+		out[i] = req.Inputs[o]
 	}
 	return out, nil
 }
@@ -149,11 +149,16 @@ func (r *rig) publishHalf(t testing.TB, number int64) *servable {
 		"two":             signature("two", []inference.TensorInfo{x}, []inference.TensorInfo{y, z}),
 		"pair":            signature("pair", []inference.TensorInfo{info("a", tensor.Float, -1), info("b", tensor.Float, -1)}, []inference.TensorInfo{y}),
 		"defaulted":       signature("defaulted", []inference.TensorInfo{withDefault, x}, []inference.TensorInfo{y}),
-	}, Defs: map[string]*corepb.SignatureDef{
+	}, Defs: halfDefs()}, halfPlusTwo)
+}
+
+// halfDefs are definitions for the metadata of half_plus_two.
+func halfDefs() map[string]*corepb.SignatureDef {
+	return map[string]*corepb.SignatureDef{
 		"serving_default":       {MethodName: "tensorflow/serving/predict", Inputs: map[string]*corepb.TensorInfo{"x": {Encoding: &corepb.TensorInfo_Name{Name: "x:0"}, Dtype: typespb.DataType_DT_FLOAT}}},
 		"defaulted":             {MethodName: "tensorflow/serving/predict", Defaults: map[string]*tensorpb.TensorProto{"w": floats([]int64{1}, 1)}},
 		"__saved_model_init_op": {Outputs: map[string]*corepb.TensorInfo{"__saved_model_init_op": {Encoding: &corepb.TensorInfo_Name{Name: "NoOp"}}}},
-	}}, halfPlusTwo)
+	}
 }
 
 // finished waits for n observations and returns them: a client has its answer a moment before the last one is recorded.

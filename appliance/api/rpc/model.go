@@ -74,7 +74,8 @@ func withoutDefaults(defs map[string]*corepb.SignatureDef) map[string]*corepb.Si
 	stripped := make(map[string]*corepb.SignatureDef, len(defs))
 	for key, def := range defs {
 		if len(def.GetDefaults()) > 0 {
-			def = &corepb.SignatureDef{Inputs: def.Inputs, Outputs: def.Outputs, MethodName: def.MethodName}
+			def = proto.CloneOf(def)
+			def.Defaults = nil
 		}
 		stripped[key] = def
 	}

@@ -68,7 +68,7 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 		return nil, err
 	}
 	defer resp.Release()
-	return encodeReply(v, sig, outputs, resp.Outputs, s.opts.SerializeAsTensorContent), nil
+	return encodeReply(s.pool, v, sig, outputs, resp.Outputs, s.opts.SerializeAsTensorContent), nil
 }
 
 // modelSpec is what the catalog is asked for.
@@ -101,7 +101,7 @@ func (r *request) tensors(sig *inference.Signature, maxBytes int64) ([]*tensor.T
 	if len(r.inputs) > len(sig.Inputs) || (len(r.inputs) < len(sig.Inputs) && defaults == 0) {
 		return nil, r.sizeMismatch(sig)
 	}
-	list, used := make([]*tensor.Tensor, len(sig.Inputs)), 0
+	list, used, left := make([]*tensor.Tensor, len(sig.Inputs)), 0, maxBytes
 	for i := range sig.Inputs {
 		info := &sig.Inputs[i]
 		at := r.find([]byte(info.Alias))
@@ -113,7 +113,7 @@ func (r *request) tensors(sig *inference.Signature, maxBytes int64) ([]*tensor.T
 			continue
 		}
 		used++
-		t, err := r.inputs[at].tensor.decode(maxBytes)
+		t, err := r.inputs[at].tensor.decode(&left)
 		if errors.Is(err, errTooLarge) {
 			return nil, inference.Errorf(inference.ResourceExhausted, inference.ReasonTooLarge, "tensor parsing error: %s: %v", info.Alias, err)
 		}

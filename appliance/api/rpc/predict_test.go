@@ -2,6 +2,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,14 +109,14 @@ func TestPredictDefaults(t *testing.T) {
 	if _, err := r.predict(t.Context(), ask(modelSpec("half_plus_two"), "defaulted", one)); err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(fed.Data) != "[0 0 128 63]" {
+	if !bytes.Equal(fed.Data, []byte{0, 0, 128, 63}) {
 		t.Errorf("default fed as %v", fed.Data)
 	}
 	one["w"] = floats([]int64{1}, 2)
 	if _, err := r.predict(t.Context(), ask(modelSpec("half_plus_two"), "defaulted", one)); err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(fed.Data) != "[0 0 0 64]" {
+	if !bytes.Equal(fed.Data, []byte{0, 0, 0, 64}) {
 		t.Errorf("sent value fed as %v", fed.Data)
 	}
 }
@@ -183,7 +184,9 @@ func TestPredictErrors(t *testing.T) {
 		{"half a complex number", ask(spec(), "", x(&tensorpb.TensorProto{Dtype: 8, ScomplexVal: []float32{3}})), codes.InvalidArgument,
 			"tensor parsing error: x: scomplex_val has 1 numbers, but DT_COMPLEX64 takes pairs"},
 		{"repeated past the limit", ask(spec(), "", x(floats([]int64{1 << 40}, 1))), codes.ResourceExhausted,
-			"tensor parsing error: x: too large: float_val has 1 values for the 1099511627776 elements of DT_FLOAT [1099511627776]; repeating the last one would take more than the 1048576 bytes that a request may have"},
+			"tensor parsing error: x: too large: float_val has 1 values for the 1099511627776 elements of DT_FLOAT [1099511627776]; repeating the last one would take more than the 1048576 bytes that are left for the request"},
+		{"repeated past the limit together", ask(spec(), "pair", map[string]*tensorpb.TensorProto{"a": floats([]int64{200_000}, 1), "b": floats([]int64{200_000}, 1)}),
+			codes.ResourceExhausted, "tensor parsing error: b: too large: float_val has 1 values for the 200000 elements of DT_FLOAT [200000]; repeating the last one would take more than the 248576 bytes that are left for the request"},
 		{"long text", ask(spec(), strings.Repeat("é", 600), x(one)), codes.FailedPrecondition,
 			`Serving signature key "` + strings.Repeat("é", (1024-23)/2) + "...TRUNCATED"},
 	} {
@@ -369,5 +372,18 @@ func TestPredictIntercepted(t *testing.T) {
 	r.finished(t, 2)
 	if want := "[/tensorflow.serving.PredictionService/Predict /tensorflow.serving.ModelService/GetModelStatus]"; fmt.Sprint(seen) != want {
 		t.Errorf("intercepted %v, want %s", seen, want)
+	}
+}
+
+// A message that is no PredictRequest is answered as by any gRPC server, and counted.
+func TestPredictMalformed(t *testing.T) {
+	r := start(t, Options{})
+	var n int
+	err := r.conn.Invoke(t.Context(), "/tensorflow.serving.PredictionService/Predict", []byte{0xff}, &n, grpc.ForceCodecV2(bytesCodec{}))
+	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), errMalformed.Error()) {
+		t.Errorf("got %v", err)
+	}
+	if o := r.finished(t, 1)[0]; o.Code != inference.Internal || o.Reason != inference.ReasonInput {
+		t.Errorf("observed %+v", o)
 	}
 }

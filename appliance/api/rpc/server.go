@@ -17,6 +17,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress, as they may with TensorFlow Serving
 	"google.golang.org/grpc/experimental"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -67,11 +68,12 @@ func (o Options) maxRequestBytes() int64 {
 // ServerOptions are what the server must be made with: the codec, the message limit (RESOURCE_EXHAUSTED before a larger message is
 // read), and the buffers.
 func ServerOptions(opts Options) []grpc.ServerOption {
+	pool := new(bufferPool)
 	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ForceServerCodecV2(newCodec(pool)),
 		grpc.MaxRecvMsgSize(int(opts.maxRequestBytes())),
 		grpc.MaxSendMsgSize(math.MaxInt32),
-		experimental.BufferPool(buffers),
+		experimental.BufferPool(pool),
 	}
 }
 
@@ -82,7 +84,7 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 	}
 	opts.Logger = opts.Logger.With("component", "rpc")
 	opts.MaxRequestBytes = opts.maxRequestBytes()
-	srv := &server{svc: svc, opts: opts}
+	srv := &server{svc: svc, opts: opts, pool: new(bufferPool)}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: predictionService,
 		HandlerType: (*any)(nil),
@@ -112,6 +114,7 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 type server struct {
 	svc  *api.Service
 	opts Options
+	pool mem.BufferPool // of encoded answers
 }
 
 // message is a generated message by its pointer.

@@ -48,9 +48,9 @@ var fieldNames = [numFields]string{fieldFloat: "float_val", fieldDouble: "double
 	fieldSComplex: "scomplex_val", fieldInt64: "int64_val", fieldBool: "bool_val", fieldDComplex: "dcomplex_val", fieldHalf: "half_val",
 	fieldUint32: "uint32_val", fieldUint64: "uint64_val", fieldFloat8: "float8_val"}
 
-// decode converts the message. The tensor shares the request's memory where the wire has its bytes as they are needed. maxBytes bounds
-// what repeating the last value may make of it. The errors say what was sent and what was expected.
-func (t *wireTensor) decode(maxBytes int64) (*tensor.Tensor, error) {
+// decode converts the message. The tensor shares the request's memory where the wire has its bytes as they are needed. left is the
+// memory that the request may still fill by repeating a last value. The errors say what was sent and what was expected.
+func (t *wireTensor) decode(left *int64) (*tensor.Tensor, error) {
 	d := tensor.DType(t.dtype)
 	if !d.Carried() {
 		return nil, fmt.Errorf("dtype %v cannot be sent; send the dtype that the signature declares", d)
@@ -65,7 +65,7 @@ func (t *wireTensor) decode(maxBytes int64) (*tensor.Tensor, error) {
 	if len(t.content) > 0 {
 		return t.fromContent(d, n)
 	}
-	return t.fromValues(d, n, maxBytes)
+	return t.fromValues(d, n, left)
 }
 
 func (t *wireTensor) fromContent(d tensor.DType, n int64) (*tensor.Tensor, error) {
@@ -116,7 +116,7 @@ func splitStrings(content []byte, n int64) ([][]byte, error) {
 }
 
 // fromValues makes a tensor from the typed fields: too few values repeat the last one, none at all are zeros.
-func (t *wireTensor) fromValues(d tensor.DType, n, maxBytes int64) (*tensor.Tensor, error) {
+func (t *wireTensor) fromValues(d tensor.DType, n int64, left *int64) (*tensor.Tensor, error) {
 	num := valueField(d)
 	count, err := t.valueCount(d, num, n)
 	if err != nil {
@@ -126,9 +126,12 @@ func (t *wireTensor) fromValues(d tensor.DType, n, maxBytes int64) (*tensor.Tens
 	if d == tensor.String {
 		size = stringHeader
 	}
-	if count < n && n > maxBytes/size {
-		return nil, fmt.Errorf("%w: %s has %d values for the %d elements of %v %v; repeating the last one would take more than the %d bytes that a request may have",
-			errTooLarge, fieldNames[num], count, n, d, t.dims, maxBytes)
+	if count < n {
+		if n > *left/size {
+			return nil, fmt.Errorf("%w: %s has %d values for the %d elements of %v %v; repeating the last one would take more than the %d bytes that are left for the request",
+				errTooLarge, fieldNames[num], count, n, d, t.dims, *left)
+		}
+		*left -= n * size
 	}
 	if d == tensor.String {
 		return tensor.NewStrings(t.dims, t.strings(n))

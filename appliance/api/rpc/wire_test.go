@@ -24,6 +24,8 @@ import (
 // limit bounds repeated values in these tests, so that a fuzzer cannot ask for much memory.
 const limit = 1 << 16
 
+func allowed() *int64 { left := int64(limit); return &left }
+
 // compare reads data both ways and says where they differ.
 func compare(data []byte) error {
 	want := new(pb.PredictRequest)
@@ -31,7 +33,7 @@ func compare(data []byte) error {
 	got := new(request)
 	gotErr := got.parse(data)
 	if (wantErr == nil) != (gotErr == nil) {
-		return fmt.Errorf("by hand: %v; generated: %v", gotErr, wantErr)
+		return fmt.Errorf("by hand: %s; generated: %s", fmt.Sprint(gotErr), fmt.Sprint(wantErr))
 	}
 	if wantErr != nil {
 		return nil
@@ -55,7 +57,7 @@ func compare(data []byte) error {
 		if i < 0 {
 			return fmt.Errorf("input %q is missing", alias)
 		}
-		t, err := got.inputs[i].tensor.decode(limit)
+		t, err := got.inputs[i].tensor.decode(allowed())
 		if err := compareTensor(t, err, p); err != nil {
 			return fmt.Errorf("input %q: %w", alias, err)
 		}
@@ -473,10 +475,10 @@ func TestUnmarshalSharesMemory(t *testing.T) {
 		}
 		for _, pieces := range []mem.BufferSlice{{mem.SliceBuffer(data)}, {mem.SliceBuffer(data[:5000]), mem.SliceBuffer(data[5000:])}} {
 			req := new(request)
-			if err := newCodec().Unmarshal(pieces, req); err != nil {
+			if err := newCodec(new(bufferPool)).Unmarshal(pieces, req); err != nil {
 				t.Fatal(err)
 			}
-			got, err := req.inputs[0].tensor.decode(limit)
+			got, err := req.inputs[0].tensor.decode(allowed())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -506,7 +508,7 @@ func TestUnmarshalFreesOnError(t *testing.T) {
 	pool := &countingPool{}
 	data := bytes.Repeat([]byte{0xff}, 5000)
 	message := mem.BufferSlice{mem.NewBuffer(&data, pool)}
-	if err := newCodec().Unmarshal(message, new(request)); !errors.Is(err, errMalformed) {
+	if err := newCodec(new(bufferPool)).Unmarshal(message, new(request)); !errors.Is(err, errMalformed) {
 		t.Fatal(err)
 	}
 	message.Free() // as grpc does when Unmarshal returns
