@@ -25,7 +25,11 @@ func Inherit() (*Listeners, error) {
 	var errs error
 	for _, f := range activation.Files(true) {
 		listener, err := net.FileListener(f) // its own duplicate of the descriptor
-		f.Close()
+		if err == nil {
+			err = f.Close()
+		} else {
+			_ = f.Close()
+		}
 		if err != nil {
 			errs = errors.Join(errs, fmt.Errorf("inherit socket %s: %w", f.Name(), err))
 			continue

@@ -91,7 +91,11 @@ func show(c *Config, ignored []Ignored, err error) string {
 		if i := strings.Index(key, "]."); strings.HasPrefix(key, "models[") && i > 0 {
 			reference = own.values["defaults"+key[i+1:]]
 		}
-		if value != reference && !(strings.HasPrefix(key, "models[") && (value == `""` || value == "{}" || value == "false") && reference == "") {
+		ofModel := strings.HasPrefix(key, "models[") && reference == ""
+		if ofModel && (value == `""` || value == "{}" || value == "false") {
+			continue // a key that only models have, at its default
+		}
+		if value != reference {
 			fmt.Fprintf(&b, "%s: %s\n", key, value)
 		}
 	}

@@ -41,7 +41,8 @@ func (s *Signatures) decodeNode(d *decoder, path string, n *yaml.Node) {
 	d.mapping(path, n, func(key string, _, v *yaml.Node) {
 		var sig yamlSignature
 		d.decode(join(path, key), v, reflect.ValueOf(&sig).Elem())
-		got[key] = &for_core_protos.SignatureDef{MethodName: sig.Method, Inputs: sig.Inputs, Outputs: sig.Outputs}
+		got[key] = &for_core_protos.SignatureDef{Inputs: sig.Inputs, Outputs: sig.Outputs,
+			MethodName: sig.Method} //nolint:staticcheck // SA1019: whoever asserts a method means the saved one
 	})
 	*s = got
 }

@@ -125,9 +125,9 @@ func (s *serving) listen(c *Config) {
 	if port != 0 {
 		c.Listen.GRPC = ":" + strconv.FormatInt(port, 10)
 	}
-	switch {
-	case rest == 0:
-	case rest == port:
+	switch rest {
+	case 0:
+	case port:
 		s.ignore("--rest_api_port", "server_options.http_port cannot be same as grpc_port; REST is off, choose a different port for it")
 	default:
 		c.Listen.HTTP = ":" + strconv.FormatInt(rest, 10)
