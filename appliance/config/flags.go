@@ -2,6 +2,7 @@
 package config
 
 import (
+	"flag"
 	"fmt"
 	"iter"
 	"reflect"
@@ -26,6 +27,13 @@ func (f *Flags) All() iter.Seq[*FlagValue] {
 				return
 			}
 		}
+	}
+}
+
+// Register adds All to fs; cobra takes them over by AddGoFlagSet.
+func (f *Flags) Register(fs *flag.FlagSet) {
+	for v := range f.All() {
+		fs.Var(v, v.Key.Path, v.Key.Doc)
 	}
 }
 

@@ -164,9 +164,7 @@ func words(t *testing.T, dir, file string) (list []string) {
 func loadCase(t *testing.T, dir string) string {
 	flags := new(Flags)
 	fs := flag.NewFlagSet("inferd", flag.ContinueOnError)
-	for f := range flags.All() {
-		fs.Var(f, f.Key.Path, f.Key.Doc)
-	}
+	flags.Register(fs)
 	if err := fs.Parse(words(t, dir, "flags")); err != nil {
 		t.Fatal(err)
 	}

@@ -137,3 +137,15 @@ func TestServingFilesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestServingHelp(t *testing.T) {
+	if _, _, err := ParseTFServing([]string{"--nosuchflag", "--help"}); !errors.Is(err, ErrHelp) {
+		t.Errorf("error %v", err)
+	}
+	usage := ServingUsage()
+	for name := range knownFlags {
+		if !strings.Contains(usage, "--"+name+" (") {
+			t.Errorf("--%s is not in the usage", name)
+		}
+	}
+}

@@ -20,8 +20,21 @@ type Ignored struct {
 	Reason string
 }
 
-// ErrVersion says that the command line asks for the version and nothing else.
-var ErrVersion = errors.New("version asked for")
+// What a command line may ask for in place of serving.
+var (
+	ErrVersion = errors.New("version asked for") // print the version
+	ErrHelp    = errors.New("help asked for")    // print ServingUsage
+)
+
+// ServingUsage lists the flags of tensorflow_model_server and what each means here.
+func ServingUsage() string {
+	var b strings.Builder
+	b.WriteString("TensorFlow Serving's flags, written --flag=value; the flags of inferd serve may be mixed in and win.\n")
+	for _, f := range servingFlags {
+		fmt.Fprintf(&b, "  --%s (%s)\n        %s\n", f.name, f.kind, f.doc())
+	}
+	return b.String()
+}
 
 // StartError is a command line that is understood but that no server starts with. It means exit code 1; a [Faults] means 2.
 type StartError struct{ Err *inference.Error }
@@ -37,8 +50,11 @@ func startErrorf(format string, args ...any) error {
 }
 
 // ParseTFServing reads the arguments of tensorflow_model_server (without the program's name) and the files that they name. The error
-// is [ErrVersion], a [Faults] for wrong usage or a wrong file, or a [*StartError] with TensorFlow Serving's text where it has one.
+// is [ErrVersion], [ErrHelp], a [Faults] for wrong usage or a wrong file, or a [*StartError] with TensorFlow Serving's text where it has one.
 func ParseTFServing(args []string) (*Config, []Ignored, error) {
+	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
+		return nil, nil, ErrHelp
+	}
 	s := &serving{own: new(Flags)}
 	var faults Faults
 	s.values, faults = parseServingFlags(args, s.own)
