@@ -230,7 +230,7 @@ func TestControlSocket(t *testing.T) {
 func TestOpenWarning(t *testing.T) {
 	for addrs, open := range map[[2]string]bool{
 		{"127.0.0.1:1", "[::1]:2"}: false, {"localhost:1", ""}: false, {"", ""}: false,
-		{":1", ""}: true, {"", "0.0.0.0:2"}: true, {"[::]:1", ""}: true, {"10.0.0.1:1", ""}: true,
+		{":1", ""}: true, {"", "0.0.0.0:2"}: true, {"[::]:1", ""}: true, {"10.0.0.1:1", ""}: true, {"box.lan:1", ""}: true,
 	} {
 		c := &Config{Listen: Listen{GRPC: addrs[0], HTTP: addrs[1]}}
 		if got := c.OpenWarning() != ""; got != open {

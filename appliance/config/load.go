@@ -75,7 +75,10 @@ func Parse(name string, data []byte, flags *Flags) (*Config, error) {
 	}
 	c.source = &d.source
 	c.resolve()
-	return c, d.finish(c)
+	if err := d.finish(c); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // finish joins what decoding and validation found. What could not be read is not found missing or out of range as well.

@@ -291,7 +291,7 @@ func (c *Config) OpenWarning() string {
 	var open []string
 	for _, l := range []struct{ key, addr string }{{"listen.grpc", c.Listen.GRPC}, {"listen.http", c.Listen.HTTP}} {
 		host, port, err := net.SplitHostPort(l.addr)
-		if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && !ip.IsLoopback()) {
+		if ip := net.ParseIP(host); err == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) { // other names may be any address
 			open = append(open, "--"+l.key+"=127.0.0.1:"+port)
 		}
 	}
