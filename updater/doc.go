@@ -1,0 +1,26 @@
+// doc.go: what the updater is and what always holds.
+
+// Package updater makes the catalog match the models that are configured and the version folders that lie on disk, and leaves alone
+// what serves when it cannot.
+//
+// A version goes this way: watch (a hint) -> look (the truth, in a goroutine of the model's own) -> settle (unchanged for long enough)
+// -> check (the SavedModel is whole and what the configuration asserts) -> plan (pure) -> load (a bounded loader) -> probe (a made-up
+// run) -> [inference.Catalog.Publish] -> and only then is the version it replaces retired, drained and closed.
+//
+// Invariants:
+//  1. Nothing is retired before what replaces it is published, except where the base path holds no version at all any more, the
+//     model is no longer configured, or the appliance stops.
+//  2. A folder is loaded only when its files were the same for the settle time (or came by one rename) and the SavedModel is whole,
+//     and published only when they are still the same after the load.
+//  3. No model waits for another: each has a look of its own in flight, at most one, and at most one load; whoever takes longer than
+//     a bound stops counting against the shared limits.
+//  4. The owner loop touches no file, loads nothing and closes nothing. It alone writes to the catalog.
+//  5. A refused version stays refused until its files change. Errors that time may cure are retried a bounded number of times.
+//  6. What has been published is not reread: a change in place is reported once.
+//  7. Every runner that a load returned is closed exactly once: by its servable, or directly when it never served.
+//
+// look, settle and plan are functions of values; files are touched in scan.go only, time passes in the loop only.
+//
+// [Controller] may be called from any goroutine. The package is not for deciding whether there is memory for a load: the integrator's
+// Load does that and returns RESOURCE_EXHAUSTED, which is retried.
+package updater

@@ -1,0 +1,268 @@
+// load.go: from a settled folder to a published version: check, load, made-up run, publish.
+package updater
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/savedmodel"
+)
+
+// errTorn: the files were changed between the check and the end of the load.
+var errTorn = errors.New("its files changed while it was being loaded")
+
+// checked is the outcome of a check.
+type checked struct {
+	info    *savedmodel.Info
+	broken  error // not whole (yet)
+	refused error // whole, but not what the configuration asserts
+}
+
+// startCheck reads the SavedModel on a goroutine of its own, in a look's slot: it waits for the same disk.
+func (l *loop) startCheck(m *model, v *version) {
+	m.checking = v
+	l.set(m, v, StateValidating, "")
+	digest, want := v.sight.Print.Digest, m.Assert
+	final := v.sight.quiet(m.lookedAt) >= l.o.StallTime
+	var j *job
+	j = l.looks.add(func() {
+		go func() {
+			var c checked
+			c.info, c.broken = l.o.Read(v.dir)
+			switch {
+			case c.broken != nil:
+				// A folder without a graph may hold something that can be named, with the command that makes it right.
+				if says := l.o.Diagnose(v.dir); says != "" {
+					c.broken = &inference.Error{Code: codeOr(c.broken, inference.FailedPrecondition), Msg: says, Err: c.broken}
+				}
+			case want != nil:
+				c.refused = l.o.Assert(c.info, want)
+			}
+			l.post(func() {
+				l.looks.end(j)
+				m.checking = nil
+				if !l.stopping {
+					l.checked(m, v, c, digest, final)
+				}
+			})
+		}()
+	})
+}
+
+func (l *loop) checked(m *model, v *version, c checked, digest string, final bool) {
+	now := time.Now()
+	switch {
+	case !v.present || m.gone:
+		l.set(m, v, StateSeen, "")
+		if !v.present {
+			l.drop(m, v)
+		}
+	case v.sight.Print.Digest != digest:
+		l.reset(m, v, "its files are still changing")
+	case c.broken != nil && final:
+		l.refuse(m, v, codeOr(c.broken, inference.FailedPrecondition), message(c.broken))
+	case c.broken != nil:
+		v.tried, v.incomplete, v.final = digest, message(c.broken), final
+		l.set(m, v, StateSettling, "waiting for the rest: "+v.incomplete)
+		l.log.Info("version is not whole yet", "model", m.Name, "version", v.number, "err", v.incomplete, "instead", m.servingText())
+		if t := m.lookedAt.Add(l.o.StallTime - v.sight.quiet(m.lookedAt)); t.Before(m.due) {
+			m.due = t
+		}
+	case c.refused != nil:
+		l.refuse(m, v, inference.FailedPrecondition, message(c.refused))
+	default:
+		v.tried, v.incomplete, v.info = digest, "", c.info
+		l.set(m, v, StateSeen, "waiting for its turn")
+	}
+	l.tend(m, now)
+}
+
+// message is the text of an error for an operator.
+func message(err error) string {
+	var e *inference.Error
+	if errors.As(err, &e) {
+		if e.Code == inference.OK || e.Code == inference.FailedPrecondition {
+			return e.Msg
+		}
+		return e.Code.String() + ": " + e.Msg
+	}
+	return err.Error()
+}
+
+// outcome is what a loader hands back. Either err or runner is set.
+type outcome struct {
+	runner    inference.Runner
+	proof     Proof
+	took      time.Duration
+	err       error
+	transient bool // time may cure err
+}
+
+// startLoad queues the load.
+func (l *loop) startLoad(m *model, v *version) {
+	v.attempts++
+	cand := Candidate{Model: m.clone(), Number: v.number, Dir: v.dir, Info: v.info, Attempt: v.attempts}
+	digest := v.sight.Print.Digest
+	ctx, cancel := context.WithCancel(l.ctx)
+	m.loading = v
+	begun := false
+	var j *job
+	j = l.loads.add(func() {
+		begun = true
+		l.jobs++
+		l.set(m, v, StateLoading, "")
+		l.publish(m)
+		l.log.Info("version loads", "model", m.Name, "version", v.number, "path", v.dir, "attempt", v.attempts)
+		go func() {
+			out := l.c.load(ctx, cand, digest, func() {
+				l.post(func() {
+					if m.loading == v {
+						l.set(m, v, StateWarming, "")
+						l.publish(m)
+					}
+				})
+			})
+			cancelled := ctx.Err() != nil
+			cancel()
+			l.post(func() {
+				l.jobs--
+				l.loads.end(j)
+				m.loading, m.cancel = nil, nil
+				l.loaded(m, v, cand, digest, out, cancelled)
+			})
+		}()
+	})
+	m.cancel = func() {
+		cancel()
+		if !begun { // it never left the queue
+			l.loads.end(j)
+			m.loading, m.cancel = nil, nil
+			v.attempts--
+			l.set(m, v, StateSeen, "")
+			if !v.present {
+				l.drop(m, v)
+			}
+		}
+	}
+	l.set(m, v, StateLoading, "waiting for a free loader")
+}
+
+// load runs on a loader. On an error it has closed what it opened.
+func (c *Controller) load(ctx context.Context, cand Candidate, digest string, warming func()) (out outcome) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.LoadTimeout)
+	defer cancel()
+	begun := time.Now()
+	if !c.same(cand.Dir, digest) {
+		return outcome{err: errTorn}
+	}
+	r, err := c.opts.Load(ctx, cand)
+	if err != nil {
+		if !c.same(cand.Dir, digest) {
+			return outcome{err: errTorn}
+		}
+		e := inference.AsError(err)
+		return outcome{err: err, transient: !died(err) &&
+			(e.Code == inference.Unavailable || e.Code == inference.ResourceExhausted || e.Code == inference.Aborted)}
+	}
+	warming()
+	proof, err := Probe(ctx, r, cand.Info.Signatures, c.opts.Probe)
+	// The comparison comes after the run, for tables and other assets may be read as late as that.
+	if !c.same(cand.Dir, digest) {
+		err = errTorn
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		if e := r.Close(); e != nil {
+			c.opts.Log.Warn("worker did not end cleanly", "model", cand.Model.Name, "version", cand.Number, "err", e)
+		}
+		return outcome{err: err}
+	}
+	return outcome{runner: r, proof: proof, took: time.Since(begun)}
+}
+
+// same reports whether the folder's files are those that were checked.
+func (c *Controller) same(dir, digest string) bool {
+	p, err := c.print(dir)
+	return err == nil && p.Digest == digest
+}
+
+// loaded publishes, refuses, or tries again.
+func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out outcome, cancelled bool) {
+	now := time.Now()
+	switch {
+	case cancelled || l.stopping || m.gone || !v.present:
+		if out.runner != nil {
+			l.closeRunner(m, v, out.runner)
+		}
+		v.attempts = max(0, v.attempts-1)
+		l.set(m, v, StateSeen, "")
+		if !v.present && !l.stopping {
+			l.drop(m, v)
+		}
+	case errors.Is(out.err, errTorn):
+		l.log.Info("version's files changed during the load: it is loaded again when they have settled", "model", m.Name, "version", v.number)
+		l.reset(m, v, out.err.Error())
+		v.sight = sight{Print: Print{Digest: "torn"}, Since: now} // whatever the next look finds is new
+		m.hint(l, now)
+	case out.transient && v.attempts <= l.o.Retries:
+		wait := l.o.RetryFirst << min(v.attempts-1, 20)
+		v.retryAt = now.Add(wait)
+		reason := fmt.Sprintf("load %d of at most %d failed: %s; tried again in %v", v.attempts, l.o.Retries+1, message(out.err), wait)
+		l.set(m, v, StateLoading, reason)
+		v.state = StateSeen // not by set: the public state stays LOADING, as TensorFlow Serving's does between retries
+		l.log.Warn("version did not load: it is tried again", "model", m.Name, "version", v.number, "err", out.err, "wait", wait.String(), "instead", m.servingText())
+	case out.err != nil:
+		l.refuse(m, v, inference.AsError(out.err).Code, "it could not be loaded and run: "+message(out.err))
+	default:
+		l.publishVersion(m, v, cand, digest, out)
+	}
+	if !l.stopping {
+		l.tend(m, now)
+	}
+}
+
+func (l *loop) closeRunner(m *model, v *version, r inference.Runner) {
+	l.jobs++
+	go func() {
+		err := r.Close()
+		l.post(func() {
+			l.jobs--
+			if err != nil {
+				l.log.Warn("worker did not end cleanly", "model", m.Name, "version", v.number, "err", err)
+			}
+		})
+	}()
+}
+
+// publishVersion makes the version live. Where another folder serves the same number it takes its place.
+func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest string, out outcome) {
+	public := &inference.Version{
+		Model: m.Name, Number: v.number, Dir: v.dir, Signatures: cand.Info.Signatures, Defs: cand.Info.Defs, Unproven: out.proof.Unproven,
+		DefaultDeadline: cand.Model.DefaultDeadline, StrictShapes: cand.Model.StrictShapes,
+	}
+	servable := l.o.Serve(public, out.runner, cand, out.proof)
+	v.loaded, v.took, v.proof = digest, out.took, out.proof
+	v.incomplete, v.info, v.changed = "", nil, false
+	old := m.serving(v.number)
+	if old == nil {
+		l.c.catalog.Publish(public, servable)
+	} else {
+		s, drained := l.c.catalog.Replace(public, servable)
+		l.set(m, old, StateDraining, "another folder serves this number now")
+		l.drain(m, old, s, drained)
+	}
+	l.set(m, v, StateLive, out.proof.Unproven)
+	l.log.Info("version live", "model", m.Name, "version", v.number, "took", out.took.String(), "bytes", v.sight.Print.Bytes)
+	if out.proof.Unproven != "" {
+		l.log.Warn("version is live without proof", "model", m.Name, "version", v.number, "err", out.proof.Unproven)
+	}
+	for _, w := range out.proof.Warnings() {
+		l.log.Warn("made-up run gave odd numbers", "model", m.Name, "version", v.number, "err", w)
+	}
+	l.applyLabels(m)
+}

@@ -1,0 +1,589 @@
+// loop.go: the owner loop. It alone knows the models, and it never waits for a disk, a worker or a client.
+package updater
+
+import (
+	"container/heap"
+	"context"
+	"log/slog"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/inferd/inferd/inference"
+)
+
+const (
+	lookers      = 8                     // looks and checks at once ...
+	lookPatience = time.Second           // ... not counting those that took longer: their path is slow, and others do not wait for it
+	loadPatience = 30 * time.Second      // the same for loads
+	lookGap      = 50 * time.Millisecond // between two looks at one model, however many events come
+	pollUnwatch  = time.Second           // the longest poll interval without working watches
+	rootOwner    = "\x00root"            // no model can have this name
+)
+
+// loop is the state of one Run. Everything in it is owned by run.
+type loop struct {
+	c   *Controller
+	o   Options
+	log *slog.Logger
+	ctx context.Context
+
+	events chan func() // sent by jobs, run by the loop; received until the last load and drain has ended
+	gone   chan struct{}
+	force  chan struct{} // closed when draining has lasted long enough
+	jobs   int           // loads and drains under way
+
+	models map[string]*model
+	root   *rootDir // nil without a models directory
+	asleep sleepers
+	looks  slots
+	loads  slots
+
+	watcher  *watcher // nil when there is none
+	watching error    // why not everything is watched
+	stopping bool
+}
+
+func newLoop(c *Controller) *loop {
+	return &loop{
+		c: c, o: c.opts, log: c.opts.Log,
+		events: make(chan func()), gone: make(chan struct{}), force: make(chan struct{}),
+		models: make(map[string]*model),
+		looks:  slots{limit: lookers, patience: lookPatience}, loads: slots{limit: c.opts.Loaders, patience: loadPatience},
+	}
+}
+
+func (l *loop) run(ctx context.Context) {
+	loads, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.ctx = loads
+	var watching sync.WaitGroup
+	watchCtx, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer watching.Wait()
+	defer stopWatch()
+	defer close(l.gone)
+
+	var news <-chan struct{}
+	if !l.o.PollOnly {
+		w, err := l.c.watch()
+		if err != nil {
+			l.unwatched(err)
+		} else {
+			l.watcher, news = w, w.news
+			watching.Go(func() { w.run(watchCtx) })
+		}
+	}
+	if l.o.ModelsDir != "" {
+		l.root = &rootDir{dir: l.o.ModelsDir}
+		l.root.wake.do = func(now time.Time) { l.tendRoot(now) }
+		l.tendRoot(time.Now())
+	}
+	l.configure(l.o.Models)
+	l.checkScanned()
+
+	var (
+		timer = time.NewTimer(time.Hour)
+		done  = ctx.Done()
+		drain <-chan time.Time
+	)
+	defer timer.Stop()
+	for !l.stopping || l.jobs > 0 {
+		timer.Reset(l.nextWake(time.Now()))
+		select {
+		case <-done:
+			done = nil
+			l.stop()
+			drain = time.After(l.o.DrainTimeout)
+		case <-drain:
+			drain = nil
+			close(l.force)
+		case f := <-l.events:
+			f()
+		case <-l.c.wake:
+			l.answer(l.c.takeAsk())
+		case <-news:
+			l.hinted()
+		case <-timer.C:
+		}
+		l.tendDue(time.Now())
+	}
+	for _, m := range l.models {
+		l.publish(m)
+	}
+}
+
+// post hands a job's outcome to the loop; it is dropped when the loop has ended.
+func (l *loop) post(f func()) {
+	select {
+	case l.events <- f:
+	case <-l.gone:
+	}
+}
+
+// answer does what other goroutines asked for.
+func (l *loop) answer(a ask) {
+	if l.stopping {
+		return
+	}
+	if a.config {
+		l.configure(a.models)
+	}
+	if a.rescan {
+		l.lookAgain()
+	}
+}
+
+func (l *loop) lookAgain() {
+	now := time.Now()
+	for _, name := range sortedKeys(l.models) {
+		l.models[name].hint(l, now)
+	}
+	if l.root != nil {
+		l.root.hint(l, now)
+	}
+}
+
+// hinted passes the watcher's news on.
+func (l *loop) hinted() {
+	if l.stopping {
+		return
+	}
+	owners, all := l.watcher.take()
+	err := l.watcher.broken()
+	switch {
+	case err != nil && l.watching == nil:
+		l.unwatched(err)
+	case err == nil && l.watching != nil:
+		l.watching = nil
+		l.log.Info("folders are watched again")
+		l.c.publish(func(p *published) { p.watch = "" })
+	}
+	if all {
+		l.lookAgain()
+		return
+	}
+	now := time.Now()
+	for owner := range owners {
+		if owner == rootOwner && l.root != nil {
+			l.root.hint(l, now)
+		} else if m := l.models[owner]; m != nil {
+			m.hint(l, now)
+		}
+	}
+}
+
+// unwatched says once that changes are found by polling from now on.
+func (l *loop) unwatched(err error) {
+	l.watching = err
+	l.log.Warn("folders cannot all be watched: changes are found by polling instead", "err", err, "poll", l.poll().String())
+	l.c.publish(func(p *published) { p.watch = err.Error() })
+}
+
+func (l *loop) poll() time.Duration {
+	if l.watching != nil || l.o.PollOnly {
+		return min(l.o.PollInterval, pollUnwatch)
+	}
+	return l.o.PollInterval
+}
+
+// configure makes models the configured ones.
+func (l *loop) configure(models []Model) {
+	now := time.Now()
+	named := make(map[string]bool, len(models))
+	for _, config := range models {
+		named[config.Name] = true
+		m := l.models[config.Name]
+		if m == nil {
+			m = l.add(config)
+			l.log.Info("model configured", "model", config.Name, "path", config.BasePath, "policy", config.Policy.String())
+		}
+		m.configured = true
+		l.reconfigure(m, config, now)
+	}
+	for _, name := range sortedKeys(l.models) {
+		if m := l.models[name]; m.configured && !named[name] {
+			m.configured = false
+			l.remove(m, "it is no longer configured", now)
+		}
+	}
+	if l.root != nil {
+		l.root.hint(l, now) // a folder may have become, or ceased to be, somebody's base path
+	}
+}
+
+// reconfigure gives the model a configuration; what was refused under another one is tried again.
+func (l *loop) reconfigure(m *model, config Model, now time.Time) {
+	before := m.Model
+	m.Model = config
+	if m.gone {
+		m.gone, m.forgetAt, m.looked = false, time.Time{}, false
+		l.log.Info("model is back", "model", m.Name)
+	}
+	labels := before.Labels
+	before.Labels = config.Labels
+	if !reflect.DeepEqual(before, config) {
+		for _, v := range m.versions {
+			if v.state == StateQuarantined {
+				l.reset(m, v, "tried again with the new configuration")
+			}
+		}
+	}
+	if !reflect.DeepEqual(labels, config.Labels) || !m.known {
+		m.dirty = true
+	}
+	m.known = true
+	l.applyLabels(m)
+	m.hint(l, now)
+	l.tend(m, now)
+}
+
+// add makes a model known.
+func (l *loop) add(config Model) *model {
+	m := &model{Model: config, versions: make(map[string]*version), dirty: true}
+	m.wake.do = func(now time.Time) { l.tend(m, now) }
+	l.models[config.Name] = m
+	l.c.catalog.Add(config.Name)
+	return m
+}
+
+// remove retires all of a model; it is forgotten after a while.
+func (l *loop) remove(m *model, why string, now time.Time) {
+	if m.gone {
+		return
+	}
+	m.gone, m.dirty = true, true
+	m.problem = why
+	if m.cancel != nil {
+		m.cancel()
+	}
+	l.log.Info("model removed", "model", m.Name, "why", why)
+	l.tend(m, now)
+}
+
+// stop cancels loads and retires everything.
+func (l *loop) stop() {
+	l.stopping = true
+	for _, name := range sortedKeys(l.models) {
+		m := l.models[name]
+		if m.cancel != nil {
+			m.cancel()
+		}
+		for _, v := range m.ordered() {
+			if v.state == StateLive {
+				l.retire(m, v, "the appliance stops")
+			}
+		}
+		l.publish(m)
+	}
+}
+
+// checkScanned publishes, once, that everything has been looked at.
+func (l *loop) checkScanned() {
+	l.c.mu.Lock()
+	done := l.c.pub.scanned
+	l.c.mu.Unlock()
+	if done || (l.root != nil && !l.root.looked) {
+		return
+	}
+	for _, m := range l.models {
+		if !m.looked && !m.gone {
+			return
+		}
+	}
+	l.c.publish(func(p *published) { p.scanned = true })
+}
+
+// publish shows the model's state to other goroutines when it has changed.
+func (l *loop) publish(m *model) {
+	if !m.dirty {
+		return
+	}
+	m.dirty = false
+	s := m.status()
+	l.c.publish(func(p *published) { p.models[m.Name] = s })
+}
+
+// forget drops a model for good.
+func (l *loop) forget(m *model) {
+	delete(l.models, m.Name)
+	l.c.catalog.Remove(m.Name)
+	if l.watcher != nil {
+		l.watcher.set(m.Name, nil)
+	}
+	l.asleep.drop(&m.wake)
+	l.c.publish(func(p *published) { delete(p.models, m.Name) })
+	l.log.Info("model forgotten", "model", m.Name)
+}
+
+// nextWake is how long the loop may sleep.
+func (l *loop) nextWake(now time.Time) time.Duration {
+	d := time.Hour
+	if l.stopping {
+		return d
+	}
+	if len(l.asleep) > 0 {
+		d = l.asleep[0].at.Sub(now)
+	}
+	return max(0, min(d, l.looks.wait(now), l.loads.wait(now)))
+}
+
+// tendDue attends to what has become due, and gives free slots away.
+func (l *loop) tendDue(now time.Time) {
+	if l.stopping {
+		return
+	}
+	for len(l.asleep) > 0 && !l.asleep[0].at.After(now) {
+		t := heap.Pop(&l.asleep).(*sleeper)
+		t.at = time.Time{}
+		t.do(now)
+	}
+	l.looks.start(now)
+	l.loads.start(now)
+}
+
+// wakeAt makes sure that s is attended to at t or earlier.
+func (l *loop) wakeAt(s *sleeper, t time.Time) {
+	switch {
+	case s.at.IsZero():
+		s.at = t
+		heap.Push(&l.asleep, s)
+	case t.Before(s.at):
+		s.at = t
+		heap.Fix(&l.asleep, s.index)
+	}
+}
+
+// sleeper is something that wants attention at a time. at is zero while it is not in the heap.
+type sleeper struct {
+	at    time.Time
+	do    func(now time.Time)
+	index int
+}
+
+type sleepers []*sleeper
+
+func (s sleepers) Len() int           { return len(s) }
+func (s sleepers) Less(i, j int) bool { return s[i].at.Before(s[j].at) }
+func (s sleepers) Swap(i, j int) {
+	s[i], s[j] = s[j], s[i]
+	s[i].index, s[j].index = i, j
+}
+func (s *sleepers) Push(x any) {
+	t := x.(*sleeper)
+	t.index = len(*s)
+	*s = append(*s, t)
+}
+func (s *sleepers) Pop() any {
+	t := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return t
+}
+
+func (s *sleepers) drop(t *sleeper) {
+	if !t.at.IsZero() {
+		heap.Remove(s, t.index)
+		t.at = time.Time{}
+	}
+}
+
+// slots bound how many jobs of a kind run at once. A job that takes longer than patience counts no more, so that a path or a worker
+// that hangs costs nobody else. Each model has at most one job of a kind, which bounds the rest.
+type slots struct {
+	limit    int
+	patience time.Duration
+	queue    []*job
+	running  []*job
+}
+
+type job struct {
+	begun time.Time
+	begin func() // starts the goroutine
+}
+
+// add queues a job; start begins it when there is room.
+func (s *slots) add(begin func()) *job {
+	j := &job{begin: begin}
+	s.queue = append(s.queue, j)
+	return j
+}
+
+// end takes a job out, begun or not.
+func (s *slots) end(j *job) {
+	same := func(x *job) bool { return x == j }
+	s.queue = slices.DeleteFunc(s.queue, same)
+	s.running = slices.DeleteFunc(s.running, same)
+}
+
+func (s *slots) counted(now time.Time) (n int, next time.Duration) {
+	next = time.Hour
+	for _, j := range s.running {
+		if left := s.patience - now.Sub(j.begun); left > 0 {
+			n++
+			next = min(next, left)
+		}
+	}
+	return n, next
+}
+
+func (s *slots) start(now time.Time) {
+	n, _ := s.counted(now)
+	for ; n < s.limit && len(s.queue) > 0; n++ {
+		j := s.queue[0]
+		s.queue = s.queue[1:]
+		j.begun = now
+		s.running = append(s.running, j)
+		j.begin()
+	}
+}
+
+// wait is when a queued job may have room without any running one ending.
+func (s *slots) wait(now time.Time) time.Duration {
+	if len(s.queue) == 0 {
+		return time.Hour
+	}
+	n, next := s.counted(now)
+	if n < s.limit {
+		return 0
+	}
+	return next
+}
+
+// rootDir is the models directory.
+type rootDir struct {
+	dir     string
+	wake    sleeper
+	pending bool // a look is queued or under way
+	again   bool // a hint came meanwhile
+	looked  bool
+	last    time.Time            // the end of the last look
+	due     time.Time            // of the next look
+	absent  map[string]time.Time // since when a model's folder is gone
+	problem string
+}
+
+func (r *rootDir) hint(l *loop, now time.Time) {
+	if r.pending {
+		r.again = true
+		return
+	}
+	if t := r.last.Add(lookGap); t.After(now) {
+		now = t
+	}
+	if r.due.IsZero() || now.Before(r.due) {
+		r.due = now
+	}
+	l.wakeAt(&r.wake, r.due)
+}
+
+func (l *loop) tendRoot(now time.Time) {
+	r := l.root
+	if r.pending {
+		return
+	}
+	if r.due.After(now) {
+		l.wakeAt(&r.wake, r.due)
+		return
+	}
+	r.pending = true
+	var j *job
+	j = l.looks.add(func() {
+		go func() {
+			found := l.c.lookAt(r.dir)
+			l.post(func() {
+				l.looks.end(j)
+				r.pending = false
+				if !l.stopping {
+					l.sawRoot(found, time.Now())
+				}
+			})
+		}()
+	})
+}
+
+// sawRoot makes a model of every folder, and removes those whose folder is gone.
+func (l *loop) sawRoot(found rootLook, now time.Time) {
+	r := l.root
+	r.last, r.due = now, now.Add(l.poll())
+	if r.again {
+		r.again, r.due = false, now.Add(lookGap)
+	}
+	problem := found.Hint
+	if found.Err != nil {
+		problem = found.Err.Error()
+	} else if len(found.Skipped) > 0 {
+		problem = "folders whose names no request can carry are left out, rename them: " + quoteAll(found.Skipped)
+	}
+	if problem != r.problem {
+		r.problem = problem
+		if problem != "" {
+			l.log.Warn("models directory has a problem", "path", r.dir, "problem", problem)
+		}
+		l.c.publish(func(p *published) { p.problem = problem })
+	}
+	if found.Base == baseThere {
+		l.sawFolders(found.Models, now)
+	}
+	if l.watcher != nil {
+		l.watcher.set(rootOwner, found.Watch)
+	}
+	r.looked = true
+	l.wakeAt(&r.wake, r.due)
+	l.checkScanned()
+}
+
+func (l *loop) sawFolders(names []string, now time.Time) {
+	r := l.root
+	taken := make(map[string]bool)
+	for _, m := range l.models {
+		if m.configured {
+			taken[m.BasePath] = true
+		}
+	}
+	absent := make(map[string]time.Time)
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		config := Model{Name: name, BasePath: joinPath(r.dir, name)}
+		if m := l.models[name]; (m != nil && m.configured) || taken[config.BasePath] {
+			continue
+		}
+		there[name] = true
+		l.o.Discovered(&config)
+		m := l.models[name]
+		switch {
+		case m == nil:
+			m = l.add(config)
+			l.log.Info("model found", "model", name, "path", config.BasePath)
+		case !m.gone:
+			continue
+		}
+		l.reconfigure(m, config, now)
+	}
+	for _, name := range sortedKeys(l.models) {
+		m := l.models[name]
+		if m.configured || m.gone || there[name] {
+			continue
+		}
+		since, ok := r.absent[name]
+		if !ok {
+			since = now
+		}
+		if now.Sub(since) >= l.o.EmptyGrace {
+			l.remove(m, "its folder in the models directory is gone, or is a configured model's now", now)
+			continue
+		}
+		absent[name] = since
+		if t := since.Add(l.o.EmptyGrace); t.Before(r.due) {
+			r.due = t
+		}
+	}
+	r.absent = absent
+}
+
+// codeOr is the error's code, or other where the error has none of its own.
+func codeOr(err error, other inference.Code) inference.Code {
+	if c := inference.AsError(err).Code; c != inference.Internal {
+		return c
+	}
+	return other
+}

@@ -1,0 +1,614 @@
+// model.go: one model in the owner loop: what has been seen of it and what is done next.
+package updater
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/savedmodel"
+)
+
+const keptEnds = 32 // public END states kept per model for versions whose folders are gone
+
+// model is owned by the loop.
+type model struct {
+	Model
+	configured bool // by name; else found in the models directory
+	known      bool // reconfigure has been here
+	gone       bool // removed: everything is retired, and then it is forgotten
+	forgetAt   time.Time
+	verdict    bool
+	dirty      bool // the public status is behind
+
+	wake    sleeper
+	pending bool // a look is queued or under way
+	again   bool // a hint came meanwhile
+	due     time.Time
+	ended   time.Time // the last look's end
+
+	looked     bool
+	base       baseState
+	lookedAt   time.Time // the last look's beginning
+	emptySince time.Time // zero while there are versions
+	problem    string
+	held       []string
+	applied    map[string]int64 // labels in the catalog
+
+	versions map[string]*version // by folder
+	ends     []int64             // dropped versions whose END is still shown, oldest first
+	checking *version
+	loading  *version
+	cancel   func() // ends the load, begun or queued
+}
+
+// version is owned by the loop.
+type version struct {
+	number  int64
+	dir     string
+	state   State
+	reason  string
+	code    inference.Code
+	since   time.Time
+	present bool // the last look saw the folder
+
+	sight      sight
+	tried      string // the digest that was checked last
+	incomplete string // why what was tried is not whole, empty when it is
+	final      bool   // what was tried had been unchanged for the stall time
+	info       *savedmodel.Info
+	attempts   int
+	retryAt    time.Time
+
+	loaded  string // the digest that was loaded
+	changed bool   // reported as changed in place
+	took    time.Duration
+	proof   Proof
+}
+
+// ordered is every version, highest number first, the live one first where two folders have one number.
+func (m *model) ordered() []*version {
+	return slices.SortedFunc(maps.Values(m.versions), func(a, b *version) int {
+		return cmp.Or(cmp.Compare(b.number, a.number), cmp.Compare(b.state, a.state), cmp.Compare(a.dir, b.dir))
+	})
+}
+
+// serving is the live version of the number, nil when there is none.
+func (m *model) serving(number int64) *version {
+	for _, v := range m.versions {
+		if v.number == number && v.state == StateLive {
+			return v
+		}
+	}
+	return nil
+}
+
+// live is every number that is published, highest first.
+func (m *model) live() []int64 {
+	var out []int64
+	for _, v := range m.ordered() {
+		if v.state == StateLive {
+			out = append(out, v.number)
+		}
+	}
+	return out
+}
+
+// servingText says in messages what the appliance did instead.
+func (m *model) servingText() string {
+	live := m.live()
+	switch len(live) {
+	case 0:
+		return "no version of it is served"
+	case 1:
+		return fmt.Sprintf("still serving version %d", live[0])
+	default:
+		return "still serving versions " + strings.Trim(fmt.Sprint(live), "[]")
+	}
+}
+
+// phase is the version as the plan sees it.
+func (v *version) phase(m *model, o *Options, now time.Time) phase {
+	switch v.state {
+	case StateLive:
+		return phaseLive
+	case StateDraining:
+		return phaseLeaving
+	case StateQuarantined:
+		return phaseRefused
+	case StateValidating, StateLoading, StateWarming:
+		return phaseBusy
+	}
+	digest := v.sight.Print.Digest
+	settled, _ := v.sight.settled(m.lookedAt, o.SettleTime)
+	switch {
+	case v.retryAt.After(now), !settled:
+		return phaseUnsettled
+	case v.tried != digest:
+		return phaseSettled
+	case v.incomplete != "" && !v.final && v.sight.quiet(m.lookedAt) >= o.StallTime:
+		return phaseSettled // once more, and then the verdict
+	case v.incomplete != "":
+		return phaseUnsettled
+	default:
+		return phaseReady
+	}
+}
+
+// hint asks for a look as soon as the gap between looks allows.
+func (m *model) hint(l *loop, now time.Time) {
+	if m.pending {
+		m.again = true
+		return
+	}
+	if t := m.ended.Add(lookGap); t.After(now) {
+		now = t
+	}
+	if m.due.IsZero() || now.Before(m.due) {
+		m.due = now
+	}
+	l.wakeAt(&m.wake, m.due)
+}
+
+// tend does what is due for the model. It is called whenever something about it has changed, and may be called at any time.
+func (l *loop) tend(m *model, now time.Time) {
+	if l.stopping || l.models[m.Name] != m {
+		return
+	}
+	if m.gone {
+		l.tendGone(m, now)
+		return
+	}
+	if !m.pending && !m.due.After(now) {
+		l.startLook(m)
+	}
+	if m.looked {
+		l.step(m, now)
+	}
+	l.publish(m)
+	l.wakeAt(&m.wake, l.nextOf(m, now))
+}
+
+func (l *loop) tendGone(m *model, now time.Time) {
+	busy := m.loading != nil || m.checking != nil
+	for _, v := range m.ordered() {
+		switch v.state {
+		case StateLive:
+			l.retire(m, v, m.problem)
+			busy = true
+		case StateDraining:
+			busy = true
+		case StateLoading, StateWarming, StateValidating:
+		default:
+			l.drop(m, v)
+		}
+	}
+	switch {
+	case busy:
+	case m.forgetAt.IsZero():
+		m.forgetAt = now.Add(l.o.ForgetAfter)
+	case !m.forgetAt.After(now):
+		l.forget(m)
+		return
+	}
+	l.publish(m)
+	if !m.forgetAt.IsZero() {
+		l.wakeAt(&m.wake, m.forgetAt)
+	}
+}
+
+// nextOf is when the model wants attention next if nothing happens.
+func (l *loop) nextOf(m *model, now time.Time) time.Time {
+	next := now.Add(time.Hour)
+	if !m.pending {
+		next = m.due
+	}
+	for _, v := range m.versions {
+		if v.retryAt.After(now) && v.retryAt.Before(next) {
+			next = v.retryAt
+		}
+	}
+	return next
+}
+
+// startLook queues a look.
+func (l *loop) startLook(m *model) {
+	m.pending = true
+	base := m.BasePath
+	var j *job
+	j = l.looks.add(func() {
+		started := time.Now()
+		go func() {
+			found := l.c.look(base)
+			l.post(func() {
+				l.looks.end(j)
+				m.pending = false
+				if !l.stopping && l.models[m.Name] == m {
+					l.saw(m, base, found, started, time.Now())
+				}
+			})
+		}()
+	})
+}
+
+// saw takes in what a look found.
+func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
+	m.ended, m.due = now, now.Add(l.poll())
+	if m.again || base != m.BasePath {
+		m.again, m.due = false, now.Add(lookGap)
+	}
+	if base != m.BasePath || m.gone {
+		l.tend(m, now)
+		return
+	}
+	first := !m.looked
+	m.looked, m.base, m.lookedAt = true, found.Base, started
+	if found.Base == baseThere {
+		l.sawVersions(m, found.Folders, first)
+		switch {
+		case len(found.Folders) > 0:
+			m.emptySince = time.Time{}
+		case m.emptySince.IsZero():
+			m.emptySince = started
+		}
+	}
+	l.setProblem(m, m.problemOf(found), found)
+	if l.watcher != nil {
+		l.watcher.set(m.Name, found.Watch)
+	}
+	m.dirty = m.dirty || first
+	l.tend(m, now)
+	for _, t := range m.lookTimes(&l.o) {
+		if t.Before(m.due) {
+			m.due = t
+		}
+	}
+	if m.due.Before(m.ended) {
+		m.due = m.ended.Add(lookGap)
+	}
+	l.wakeAt(&m.wake, m.due)
+	if first {
+		l.checkScanned()
+	}
+}
+
+// lookTimes are the moments at which a look without any news decides something.
+func (m *model) lookTimes(o *Options) []time.Time {
+	var out []time.Time
+	if !m.emptySince.IsZero() && m.lookedAt.Sub(m.emptySince) < o.EmptyGrace {
+		out = append(out, m.emptySince.Add(o.EmptyGrace))
+	}
+	for _, v := range m.versions {
+		if !v.present || v.state == StateQuarantined || (v.state == StateLive && (v.changed || v.loaded == v.sight.Print.Digest)) {
+			continue
+		}
+		if ok, wait := v.sight.settled(m.lookedAt, o.SettleTime); !ok {
+			out = append(out, m.lookedAt.Add(wait))
+		} else if q := v.sight.quiet(m.lookedAt); v.incomplete != "" && !v.final && q < o.StallTime {
+			out = append(out, m.lookedAt.Add(o.StallTime-q))
+		}
+	}
+	return out
+}
+
+func (l *loop) sawVersions(m *model, folders []folder, first bool) {
+	for _, v := range m.versions {
+		v.present = false
+	}
+	for _, f := range folders {
+		if f.Err != nil {
+			// What cannot be read through is as good as changed when the error changes.
+			f.Print.Digest = "error: " + f.Err.Error()
+		}
+		v := m.versions[f.Dir]
+		if v == nil {
+			v = &version{number: f.Number, dir: f.Dir}
+			m.versions[f.Dir] = v
+			l.set(m, v, StateSeen, "")
+		}
+		v.present = true
+		before := v.sight.Print.Digest
+		v.sight = see(v.sight, f.Print, m.lookedAt, first)
+		if before != "" && before != v.sight.Print.Digest {
+			l.filesChanged(m, v)
+		}
+		if settled, _ := v.sight.settled(m.lookedAt, l.o.SettleTime); settled && v.state == StateLive && !v.changed && v.loaded != v.sight.Print.Digest {
+			v.changed, m.dirty = true, true
+			v.reason = joinReasons(v.reason, "its files were changed after it was loaded; what was loaded still serves; publish changes as a new version")
+			l.log.Warn("version changed on disk after it was loaded: not read again", "model", m.Name, "version", v.number, "path", v.dir)
+		}
+	}
+	for _, v := range m.ordered() {
+		if v.present {
+			continue
+		}
+		switch v.state {
+		case StateSeen, StateSettling, StateQuarantined, StateRetired:
+			l.drop(m, v)
+		case StateLoading, StateWarming:
+			if m.loading == v {
+				m.cancel()
+			}
+		}
+	}
+}
+
+// filesChanged forgets what was found out about other files.
+func (l *loop) filesChanged(m *model, v *version) {
+	switch v.state {
+	case StateQuarantined:
+		l.log.Info("version's files changed: it is tried again", "model", m.Name, "version", v.number)
+		l.reset(m, v, "its files changed")
+	case StateSeen, StateSettling, StateRetired:
+		l.reset(m, v, "its files are still changing")
+	}
+}
+
+// reset makes a version as new.
+func (l *loop) reset(m *model, v *version, why string) {
+	v.tried, v.incomplete, v.final, v.info = "", "", false, nil
+	v.attempts, v.retryAt = 0, time.Time{}
+	l.set(m, v, StateSettling, why)
+}
+
+// step plans and acts.
+func (l *loop) step(m *model, now time.Time) {
+	var all []standing
+	for _, v := range m.ordered() {
+		all = append(all, standing{Number: v.number, Dir: v.dir, Present: v.present, Phase: v.phase(m, &l.o, now)})
+	}
+	empty := !m.emptySince.IsZero() && m.base == baseThere && m.lookedAt.Sub(m.emptySince) >= l.o.EmptyGrace
+	a := plan(m.Policy, all, empty, false)
+	for _, s := range all {
+		v := m.versions[s.Dir]
+		if v.state != StateSeen && v.state != StateSettling {
+			continue
+		}
+		switch {
+		case s.Phase == phaseUnsettled && v.retryAt.After(now): // the reason has been set
+		case s.Phase == phaseUnsettled && v.incomplete != "" && v.tried == v.sight.Print.Digest:
+			l.set(m, v, StateSettling, "waiting for the rest: "+v.incomplete)
+		case s.Phase == phaseUnsettled:
+			l.set(m, v, StateSettling, "waiting until its files stop changing")
+		case !slices.Contains(a.Wanted, s.Dir):
+			l.set(m, v, StateSeen, "not wanted by the policy: "+m.Policy.String())
+		default:
+			l.set(m, v, v.state, "waiting for its turn")
+		}
+	}
+	if m.base == baseThere {
+		if len(a.Check) > 0 && m.checking == nil {
+			l.startCheck(m, m.versions[a.Check[0]])
+		}
+		if len(a.Load) > 0 && m.loading == nil {
+			l.startLoad(m, m.versions[a.Load[0]])
+		}
+	}
+	for _, dir := range a.Retire {
+		v := m.versions[dir]
+		why := "the policy wants others: " + m.Policy.String()
+		switch {
+		case empty:
+			why = "the base path holds no version any more"
+		case !v.present:
+			why = "its folder is gone"
+		}
+		l.retire(m, v, why)
+	}
+	if !m.verdict && m.decided(all, &l.o, now) {
+		m.verdict, m.dirty = true, true
+		l.applyLabels(m)
+	}
+}
+
+// decided reports whether every version that the policy may want has been served, refused or found incomplete.
+func (m *model) decided(all []standing, o *Options, now time.Time) bool {
+	if len(m.live()) > 0 {
+		return true
+	}
+	for _, s := range all {
+		v := m.versions[s.Dir]
+		if !s.Present || !eligible(m.Policy, s.Number) || s.Phase == phaseRefused {
+			continue
+		}
+		if s.Phase != phaseUnsettled || v.incomplete == "" || v.retryAt.After(now) {
+			return false
+		}
+	}
+	return true
+}
+
+// set moves a version to a state and shows it.
+func (l *loop) set(m *model, v *version, state State, reason string) {
+	if v.state == state && v.reason == reason {
+		return
+	}
+	if v.state != state {
+		v.since = time.Now()
+		l.log.Debug("version moved", "model", m.Name, "version", v.number, "from", v.state.String(), "to", state.String())
+	}
+	if state != StateQuarantined {
+		v.code = inference.OK
+	}
+	before := v.state.public()
+	v.state, v.reason, m.dirty = state, reason, true
+	if before != state.public() {
+		l.show(m, v)
+	}
+}
+
+// show gives the public state to the catalog. Publish, Replace and Retire have done so themselves for theirs; a number that is live
+// from another folder stays shown as that.
+func (l *loop) show(m *model, v *version) {
+	if v.state == StateLive || v.state == StateDraining || m.serving(v.number) != nil {
+		return
+	}
+	s := inference.VersionStatus{Version: v.number, State: v.state.public(), Code: v.code}
+	if v.state == StateQuarantined {
+		s.Message = v.reason
+	}
+	l.c.catalog.SetStatus(m.Name, s)
+}
+
+// refuse ends a version's way; whatever serves keeps serving.
+func (l *loop) refuse(m *model, v *version, code inference.Code, reason string) {
+	v.code = code
+	l.set(m, v, StateQuarantined, fmt.Sprintf("model %s version %d refused: %s; %s; put right what is in %s and it is tried again, or publish a higher number",
+		m.Name, v.number, reason, m.servingText(), v.dir))
+	l.log.Error("version refused", "model", m.Name, "version", v.number, "err", reason, "code", code.String(), "instead", m.servingText(), "path", v.dir)
+}
+
+// drop forgets a version whose folder is gone. An END state stays public for a while.
+func (l *loop) drop(m *model, v *version) {
+	delete(m.versions, v.dir)
+	m.dirty = true
+	switch v.state {
+	case StateRetired, StateQuarantined:
+		m.ends = append(slices.DeleteFunc(m.ends, func(n int64) bool { return n == v.number }), v.number)
+		if len(m.ends) <= keptEnds {
+			return
+		}
+		oldest := m.ends[0]
+		m.ends = m.ends[1:]
+		if !slices.ContainsFunc(m.ordered(), func(o *version) bool { return o.number == oldest }) {
+			l.c.catalog.SetStatus(m.Name, inference.VersionStatus{Version: oldest})
+		}
+	default:
+		if m.serving(v.number) == nil {
+			l.c.catalog.SetStatus(m.Name, inference.VersionStatus{Version: v.number})
+		}
+	}
+}
+
+// retire stops handing a live version out, and ends its worker when the last handle is released.
+func (l *loop) retire(m *model, v *version, why string) {
+	servable, drained := l.c.catalog.Retire(m.Name, v.number)
+	if servable == nil {
+		return // cannot be: a live version is published
+	}
+	l.log.Info("version retired", "model", m.Name, "version", v.number, "why", why)
+	l.set(m, v, StateDraining, why)
+	l.applyLabels(m)
+	l.drain(m, v, servable, drained)
+}
+
+func (l *loop) drain(m *model, v *version, servable inference.Servable, drained <-chan struct{}) {
+	l.jobs++
+	go func() {
+		select {
+		case <-drained:
+		case <-l.force:
+		}
+		err := servable.Close()
+		l.post(func() {
+			l.jobs--
+			if err != nil {
+				l.log.Warn("worker did not end cleanly", "model", m.Name, "version", v.number, "err", err)
+			}
+			v.tried, v.incomplete, v.final, v.info = "", "", false, nil
+			v.loaded, v.changed, v.proof, v.attempts = "", false, Proof{}, 0
+			l.set(m, v, StateRetired, "")
+			l.log.Info("version unloaded", "model", m.Name, "version", v.number)
+			if !v.present {
+				l.drop(m, v)
+			}
+			l.tend(m, time.Now())
+		})
+	}()
+}
+
+// applyLabels gives the catalog the labels whose versions are live, and says which are held back.
+func (l *loop) applyLabels(m *model) {
+	ready := make(map[string]int64)
+	var held []string
+	for _, label := range sortedKeys(m.Labels) {
+		if m.serving(m.Labels[label]) != nil {
+			ready[label] = m.Labels[label]
+		} else {
+			held = append(held, label)
+		}
+	}
+	if !maps.Equal(ready, m.applied) {
+		m.applied = ready
+		l.c.catalog.SetLabels(m.Name, ready)
+	}
+	if slices.Equal(held, m.held) {
+		return
+	}
+	m.held, m.dirty = held, true
+	if m.verdict && len(held) > 0 && !m.gone && !l.stopping {
+		l.log.Warn("labels are held back: their versions are not available", "model", m.Name, "labels", strings.Join(held, " "))
+	}
+}
+
+// problemOf is what is wrong with the base path, empty when nothing is.
+func (m *model) problemOf(found look) string {
+	switch {
+	case found.Err != nil:
+		return found.Err.Error()
+	case len(found.Folders) == 0 && found.Hint != "":
+		return found.Hint
+	case len(found.Folders) == 0:
+		return fmt.Sprintf("no version under %s: a version is a folder named by a number, such as %s", m.BasePath, filepath.Join(m.BasePath, "1"))
+	}
+	problems := found.Dups
+	for _, n := range m.Policy.Specific {
+		if !m.Policy.All && !slices.ContainsFunc(found.Folders, func(f folder) bool { return f.Number == n }) {
+			problems = append(problems, fmt.Sprintf("version %d is asked for but not under %s", n, m.BasePath))
+		}
+	}
+	return strings.Join(problems, "; ")
+}
+
+func (l *loop) setProblem(m *model, problem string, found look) {
+	if problem == m.problem {
+		return
+	}
+	m.problem, m.dirty = problem, true
+	switch {
+	case problem == "":
+		l.log.Info("base path is in order", "model", m.Name, "path", m.BasePath)
+	case found.Err == nil && len(found.Folders) == 0 && !found.Others:
+		l.log.Info("base path is empty", "model", m.Name, "problem", problem, "instead", m.servingText())
+	default:
+		l.log.Warn("base path has a problem", "model", m.Name, "problem", problem, "instead", m.servingText())
+	}
+}
+
+// status is the model for other goroutines.
+func (m *model) status() ModelStatus {
+	s := ModelStatus{
+		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
+		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Live: m.live(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
+	}
+	for _, v := range m.ordered() {
+		s.Versions = append(s.Versions, VersionStatus{
+			Number: v.number, Dir: v.dir, State: v.state, Code: v.code, Reason: v.reason, Since: v.since, Attempts: v.attempts,
+			LoadTook: v.took, Bytes: v.sight.Print.Bytes, Changed: v.changed, Proof: v.proof,
+		})
+	}
+	return s
+}
+
+func joinReasons(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
+}
+
+func joinPath(dir, name string) string { return filepath.Join(dir, name) }
+
+func quoteAll(names []string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strconv.Quote(n)
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,102 @@
+// plan.go: what to do next for one model. A function of values: what is on disk and what serves in, actions out.
+package updater
+
+import "slices"
+
+// phase is what the plan needs to know of a version's state.
+type phase int
+
+const (
+	phaseUnsettled phase = iota + 1 // its files still change, or are not whole
+	phaseSettled                    // may be checked
+	phaseReady                      // checked; may be loaded
+	phaseBusy                       // being checked or loaded, or waiting for a retry
+	phaseLive                       // published
+	phaseLeaving                    // retired, still draining
+	phaseRefused                    // tried and found bad
+)
+
+// standing is one version as the plan sees it. Present says that the last look saw its folder.
+type standing struct {
+	Number  int64
+	Dir     string // identifies it: two folders may carry one number, when the base path was changed
+	Present bool
+	Phase   phase
+}
+
+// actions are folders to act on.
+type actions struct {
+	Check  []string
+	Load   []string // highest number first
+	Retire []string
+	Wanted []string // in order of number, highest first: what shall serve, as far as it can
+}
+
+// plan decides. all has every version in any order; empty says that the base path holds no version and has been so for the grace
+// time; gone says that the model is no longer configured.
+//
+// Wanted are the policy's versions, passing over those that cannot be served, so that a bad or half-copied newest version neither
+// stops a start nor takes the place of one that works. What is live and not wanted is retired when all that is wanted is live; with
+// policies that count nothing, when anything wanted is.
+func plan(p Policy, all []standing, empty, gone bool) actions {
+	var (
+		a       actions
+		pending bool
+		live    int
+	)
+	wanted := make(map[string]bool)
+	if !empty && !gone {
+		byNumber := slices.SortedFunc(slices.Values(all), func(x, y standing) int {
+			switch {
+			case x.Number > y.Number:
+				return -1
+			case x.Number < y.Number:
+				return 1
+			default:
+				return 0
+			}
+		})
+		left := len(all)
+		if !p.All && len(p.Specific) == 0 {
+			left = p.latest()
+		}
+		for _, s := range byNumber {
+			if left == 0 {
+				break
+			}
+			if !s.Present || !eligible(p, s.Number) {
+				continue
+			}
+			switch s.Phase {
+			case phaseUnsettled, phaseRefused:
+				continue
+			case phaseSettled:
+				a.Check = append(a.Check, s.Dir)
+				pending = true
+			case phaseReady:
+				a.Load = append(a.Load, s.Dir)
+				pending = true
+			case phaseBusy, phaseLeaving:
+				pending = true
+			case phaseLive:
+				live++
+			}
+			left--
+			wanted[s.Dir] = true
+			a.Wanted = append(a.Wanted, s.Dir)
+		}
+	}
+	counts := !p.All && len(p.Specific) == 0
+	may := empty || gone || (live > 0 && (!pending || !counts))
+	for _, s := range all {
+		if s.Phase == phaseLive && !wanted[s.Dir] && may {
+			a.Retire = append(a.Retire, s.Dir)
+		}
+	}
+	return a
+}
+
+// eligible reports whether the policy may ever want the number.
+func eligible(p Policy, number int64) bool {
+	return p.All || len(p.Specific) == 0 || slices.Contains(p.Specific, number)
+}

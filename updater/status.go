@@ -1,0 +1,143 @@
+// status.go: what the controller knows, as data for `inferd status`, health and metrics.
+package updater
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/inferd/inferd/inference"
+)
+
+// State is where a version stands, finer than the public inference.State.
+type State int
+
+// The states of a version, in the order in which it goes through them.
+const (
+	StateSeen        State = iota + 1 // on disk; not wanted yet, or waiting for its turn or a retry
+	StateSettling                     // its files still change, or are not whole yet
+	StateValidating                   // the SavedModel is read and held against what the configuration asserts
+	StateLoading                      // a worker loads it
+	StateWarming                      // the made-up run
+	StateLive                         // published
+	StateDraining                     // retired, handles are still held
+	StateRetired                      // its worker has ended
+	StateQuarantined                  // refused until its files change
+)
+
+var stateNames = [...]string{"", "seen", "settling", "validating", "loading", "warming", "live", "draining", "retired", "quarantined"}
+
+// String is the state's word.
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateNames) {
+		return ""
+	}
+	return stateNames[s]
+}
+
+// MarshalText makes the word the JSON form.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// public is TensorFlow Serving's state for it; StateUnknown where nothing is shown.
+func (s State) public() inference.State {
+	switch s {
+	case StateSettling, StateValidating:
+		return inference.StateStart
+	case StateLoading, StateWarming:
+		return inference.StateLoading
+	case StateLive:
+		return inference.StateAvailable
+	case StateDraining:
+		return inference.StateUnloading
+	case StateRetired, StateQuarantined:
+		return inference.StateEnd
+	default:
+		return inference.StateUnknown
+	}
+}
+
+// Status is everything at one moment. It is the caller's to keep; what it points to is read-only.
+type Status struct {
+	// Scanned says that every base path and the models directory have been looked at at least once.
+	Scanned bool
+	// Watch is why changes are found by polling alone, empty while they are watched.
+	Watch string
+	// Problem is what is wrong with the models directory, empty when nothing is.
+	Problem string
+	Models  []ModelStatus // by name
+}
+
+// Model is the status of one model.
+func (s Status) Model(name string) (ModelStatus, bool) {
+	i, ok := slices.BinarySearchFunc(s.Models, name, func(m ModelStatus, n string) int { return cmp.Compare(m.Name, n) })
+	if !ok {
+		return ModelStatus{}, false
+	}
+	return s.Models[i], true
+}
+
+// ModelStatus is one model at one moment.
+type ModelStatus struct {
+	Name       string
+	BasePath   string
+	Policy     string
+	Configured bool // by name; false for one that was found in the models directory
+	Optional   bool
+	Removed    bool // no longer configured or on disk; forgotten after a while
+	Looked     bool // its base path has been looked at
+	// Verdict says that every version of the first look has been served, refused, or found incomplete; it is never taken back.
+	Verdict bool
+	Problem string           // what is wrong with the base path, empty when nothing is
+	Live    []int64          // highest first
+	Labels  map[string]int64 // as configured
+	Held    []string         // labels whose version is not live, sorted
+	// Versions on disk or in memory, highest number first.
+	Versions []VersionStatus
+}
+
+// Version is the status of the version by number; the live one where two folders carry it.
+func (m ModelStatus) Version(number int64) (VersionStatus, bool) {
+	var found VersionStatus
+	ok := false
+	for _, v := range m.Versions {
+		if v.Number == number && (!ok || v.State == StateLive) {
+			found, ok = v, true
+		}
+	}
+	return found, ok
+}
+
+// VersionStatus is one version at one moment.
+type VersionStatus struct {
+	Number   int64
+	Dir      string
+	State    State
+	Code     inference.Code // of a refusal
+	Reason   string         // why it is where it is: what is missing, why it was refused, a warning on a live one
+	Since    time.Time      // of the state
+	Attempts int            // loads of these files
+	LoadTook time.Duration  // of a live version, the made-up run included
+	Bytes    int64          // on disk
+	Changed  bool           // its files changed after it was loaded
+	Proof    Proof          // of a live version
+}
+
+// published is the status that other goroutines read. The loop replaces one model's at a time.
+type published struct {
+	scanned bool
+	watch   string
+	problem string
+	models  map[string]ModelStatus
+	changed chan struct{} // closed at the next change
+}
+
+func (p *published) status() Status {
+	s := Status{Scanned: p.scanned, Watch: p.watch, Problem: p.problem, Models: make([]ModelStatus, 0, len(p.models))}
+	for _, name := range sortedKeys(p.models) {
+		s.Models = append(s.Models, p.models[name])
+	}
+	return s
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
