@@ -28,7 +28,7 @@ type Options struct {
 	// MaxQueued bounds the requests that wait, MaxQueuedBytes the bytes of their inputs. One request is always let in.
 	MaxQueued      int
 	MaxQueuedBytes int64
-	// Observe is called after each run, from that run's goroutine. It must not block, nor keep Waits.
+	// Observe is called after each run, from that run's goroutine, so from several at once. It must not block, nor keep Waits.
 	Observe func(Observation)
 	Log     *slog.Logger // nil discards
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,10 +17,13 @@ import (
 )
 
 func TestWhatWaitsLeavesTogether(t *testing.T) {
+	var mu sync.Mutex
 	var seen []Observation
 	opts := Options{Observe: func(o Observation) {
 		o.Waits = slices.Clone(o.Waits)
+		mu.Lock()
 		seen = append(seen, o)
+		mu.Unlock()
 	}}
 	inBubble(t, &fake.Runner{Latency: always(10 * ms)}, opts, func(b *bench) {
 		first := b.send(b.Context(), rows(1))
@@ -209,8 +213,8 @@ func TestTimer(t *testing.T) {
 }
 
 func TestAllowedBatchSizes(t *testing.T) {
-	var padded int64
-	opts := Options{Policy: Policy{AllowedBatchSizes: []int64{2, 4, 8}}, Observe: func(o Observation) { padded += o.PaddedRows }}
+	var padded atomic.Int64
+	opts := Options{Policy: Policy{AllowedBatchSizes: []int64{2, 4, 8}}, Observe: func(o Observation) { padded.Add(o.PaddedRows) }}
 	inBubble(t, &fake.Runner{Latency: always(ms)}, opts, func(b *bench) {
 		as := b.sendAll(rows(9), rows(1), rows(2, 3), rows(4, 5))
 		settle(10 * ms)
@@ -222,8 +226,8 @@ func TestAllowedBatchSizes(t *testing.T) {
 			b.Errorf("ran %v, want the first row repeated", got)
 		}
 	})
-	if padded != 4 {
-		t.Errorf("observed %d padded rows, want 4", padded)
+	if n := padded.Load(); n != 4 {
+		t.Errorf("observed %d padded rows, want 4", n)
 	}
 }
 

@@ -28,7 +28,6 @@ type run struct {
 	inference.Run
 	pieces []*tensor.Tensor
 	pad    int64
-	deaths int64 // noticed when it began
 	waits  []time.Duration
 	prints []uint64
 
@@ -96,7 +95,6 @@ func (b *Batcher) execute(r *run) {
 		b.end(r, nil, nil, singly, 0)
 		return
 	}
-	r.deaths = b.suspects.deaths.Load()
 	began := time.Now()
 	result, err := b.runner.Run(r.ctx, &r.Run)
 	took := time.Since(began)
@@ -177,9 +175,8 @@ func (b *Batcher) fingerprints(r *run) {
 // blame notes that the calls of r were in flight when the worker died.
 func (b *Batcher) blame(r *run, err error) {
 	b.fingerprints(r)
-	death := b.suspects.death(r.deaths)
 	for _, print := range r.prints {
-		b.suspects.strike(print, death, err)
+		b.suspects.strike(print, r.exclusive, err)
 	}
 	b.log.Warn("requests suspected of ending the worker", "signature", r.sig.Key, "requests", len(r.calls), "err", err)
 }

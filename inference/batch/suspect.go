@@ -22,9 +22,8 @@ const (
 
 // suspects remembers fingerprints of requests that were in flight when a worker died.
 type suspects struct {
-	seed   maphash.Seed // immutable
-	size   atomic.Int64 // entries, so that the good path asks without a lock
-	deaths atomic.Int64 // deaths noticed so far; a run notes the number when it starts
+	seed maphash.Seed // immutable
+	size atomic.Int64 // entries, so that the good path asks without a lock
 
 	mu      sync.Mutex
 	entries map[uint64]*list.Element // guarded by mu; of *suspect
@@ -33,8 +32,7 @@ type suspects struct {
 
 type suspect struct {
 	print  uint64
-	deaths int       // deaths it was in flight at, since it last came through alive
-	last   int64     // number of the last of them
+	deaths int       // 1: it was in flight at one; 2: and then alone at another
 	until  time.Time // when it is forgotten
 	cause  string
 }
@@ -89,20 +87,15 @@ func (s *suspects) find(print uint64) (suspect, bool) {
 	return *e, true
 }
 
-// death gives the number of the death that ended a run which started when started deaths had been noticed. All runs that were in flight
-// together get the same number.
-func (s *suspects) death(started int64) int64 {
-	s.deaths.CompareAndSwap(started, started+1)
-	return started + 1
-}
-
-// strike notes that a request with this fingerprint was in flight at a death. Many requests with one fingerprint at one death count once.
-func (s *suspects) strike(print uint64, death int64, cause error) suspect {
+// strike notes that a request with this fingerprint was in flight at a death. Only a death at which it was alone in flight, of a request
+// that was suspected before, counts as the second: many with the same bytes at one death, or a twin that was already on its way when the
+// first was struck, prove nothing.
+func (s *suspects) strike(print uint64, alone bool, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	el := s.entries[print]
 	if el == nil {
-		el = s.recent.PushFront(&suspect{print: print, last: -1})
+		el = s.recent.PushFront(&suspect{print: print})
 		s.entries[print] = el
 		if s.recent.Len() > maxSuspects {
 			s.drop(s.recent.Back())
@@ -110,16 +103,15 @@ func (s *suspects) strike(print uint64, death int64, cause error) suspect {
 	}
 	e := el.Value.(*suspect)
 	now := time.Now()
-	if !e.until.IsZero() && !now.Before(e.until) {
-		e.deaths = 0
-	}
-	if e.last != death || e.deaths == 0 {
-		e.deaths, e.last = e.deaths+1, death
+	switch {
+	case e.deaths == 0 || !now.Before(e.until):
+		e.deaths = 1
+	case alone:
+		e.deaths = 2
 	}
 	e.until, e.cause = now.Add(suspectTime), cause.Error()
 	s.recent.MoveToFront(el)
 	s.size.Store(int64(s.recent.Len()))
-	return *e
 }
 
 // clear forgets a fingerprint whose request came through alive.
