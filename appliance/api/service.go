@@ -8,9 +8,14 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/tensor"
 )
 
 // DefaultDeadline is TensorFlow Serving's --rest_api_timeout_in_ms.
@@ -19,8 +24,9 @@ const DefaultDeadline = 30 * time.Second
 // Observation is what metrics need to know about one finished request.
 type Observation struct {
 	Protocol  string // "rest", "grpc", ...
-	Model     string
-	Version   int64 // 0 when no version was acquired
+	Method    string // what was asked for, in the protocol's own word: "predict", "metadata", "status", ...; empty when it is unknown
+	Model     string // empty when the catalog has never heard of it: a label must not grow with what strangers send
+	Version   int64  // 0 when no version was acquired
 	Signature string
 	Code      inference.Code
 	Reason    string // one of inference.Reason..., empty when OK
@@ -31,12 +37,15 @@ type Observation struct {
 type Options struct {
 	// Observe is called once per finished request, and must not block.
 	Observe func(Observation)
+	// Log gets the causes that clients are not shown. nil means discard.
+	Log *slog.Logger
 }
 
 // Service answers for every protocol.
 type Service struct {
 	catalog *inference.Catalog
 	observe func(Observation)
+	log     *slog.Logger
 }
 
 // New is a service over the catalog.
@@ -44,7 +53,10 @@ func New(catalog *inference.Catalog, opts Options) *Service {
 	if opts.Observe == nil {
 		opts.Observe = func(Observation) {}
 	}
-	return &Service{catalog: catalog, observe: opts.Observe}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{catalog: catalog, observe: opts.Observe, log: opts.Log.With("component", "api")}
 }
 
 // Acquire pins the version that spec names. The caller releases the handle.
@@ -53,7 +65,14 @@ func (s *Service) Acquire(spec inference.Spec) (*inference.Handle, error) {
 }
 
 // Observe records one finished request; the codecs call it once per request, also for those that never reach Predict.
-func (s *Service) Observe(o Observation) { s.observe(o) }
+func (s *Service) Observe(o Observation) {
+	if o.Version == 0 && o.Model != "" {
+		if _, known := s.catalog.Status(o.Model); !known {
+			o.Model = ""
+		}
+	}
+	s.observe(o)
+}
 
 // Predict checks the request against its signature and answers it. The response is released by the caller. Errors are *inference.Error.
 func (s *Service) Predict(ctx context.Context, h *inference.Handle, req *inference.Request) (*inference.Response, error) {
@@ -72,20 +91,49 @@ func (s *Service) Predict(ctx context.Context, h *inference.Handle, req *inferen
 	}
 	resp, err := h.Servable().Predict(ctx, req)
 	if err != nil {
-		return nil, inference.AsError(err)
+		return nil, s.clientError(v, err)
 	}
 	return resp, nil
+}
+
+// clientError makes err one that a client may see. What nobody has given a code is not shown: the client gets a number that is in the
+// log beside it.
+func (s *Service) clientError(v *inference.Version, err error) *inference.Error {
+	var known *inference.Error
+	if errors.As(err, &known) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return inference.AsError(err)
+	}
+	id := fmt.Sprintf("%08x", rand.Uint32())
+	s.log.Error("request failed for a reason without a code", "model", v.Model, "version", v.Number, "id", id, "err", err)
+	return &inference.Error{Code: inference.Internal, Model: v.Model, Version: v.Number, Reason: inference.ReasonRuntime, Err: err,
+		Msg: fmt.Sprintf("internal error %s of model %s version %d; the log of inferd has the cause beside this number", id, v.Model, v.Number)}
 }
 
 // check holds the request against its signature and marks what must run alone.
 func check(v *inference.Version, req *inference.Request) error {
 	sig := req.Signature
+	if len(req.Inputs) != len(sig.Inputs) {
+		return inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "signature %q takes %d inputs, got %d",
+			sig.Key, len(sig.Inputs), len(req.Inputs))
+	}
+	for _, k := range req.Outputs {
+		if k < 0 || k >= len(sig.Outputs) {
+			return inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "signature %q has %d outputs, number %d was asked for",
+				sig.Key, len(sig.Outputs), k)
+		}
+	}
 	for i := range sig.Inputs {
 		info, t := &sig.Inputs[i], req.Inputs[i]
+		if t == nil {
+			return inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "input %q of signature %q is missing", info.Alias, sig.Key)
+		}
 		if t.DType != info.DType {
 			// The text is the runtime's own for a wrong feed.
 			return inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "Expects arg[%d] to be %s but %s is provided",
 				i, info.DType.Name(), t.DType.Name())
+		}
+		if err := whole(info.Alias, t); err != nil {
+			return err
 		}
 		if info.Accepts(t.Shape) {
 			continue
@@ -96,6 +144,26 @@ func check(v *inference.Version, req *inference.Request) error {
 				info.Alias, t.Shape, sig.Key, v.Model, v.Number, info.Shape)
 		}
 		req.Alone = true
+	}
+	return nil
+}
+
+// whole reports a tensor whose shape is impossible or asks for other bytes than there are: a worker would read past its memory.
+func whole(alias string, t *tensor.Tensor) error {
+	want, err := t.Shape.Elements()
+	got, unit := int64(len(t.Strings)), "strings"
+	if t.DType != tensor.String && err == nil {
+		want, err = t.Shape.Bytes(t.DType)
+		got, unit = int64(len(t.Data)), "bytes"
+	}
+	switch {
+	case err != nil:
+		e := inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "input %q: %v", alias, err)
+		e.Err = err
+		return e
+	case want != got:
+		return inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "input %q of type %s and shape %v takes %d %s, got %d",
+			alias, t.DType.Name(), t.Shape, want, unit, got)
 	}
 	return nil
 }

@@ -1,0 +1,18 @@
+// Package rest answers TensorFlow Serving's REST API over an [api.Service]: predict in row and column form, model status, metadata,
+// and the list of models that TensorFlow Serving never had.
+//
+// Invariants:
+//  1. Status codes, texts and the layout of every answer are TensorFlow Serving's where it has one; Content-Type is always
+//     application/json.
+//  2. No more of a body than the limit is ever held in memory, compressed or not, and the tensors made of it are bounded too.
+//  3. A request is read by two readers. [decoder] is fast, writes numbers straight into tensor memory and gives up without a reason
+//     on anything unusual; the explainer is slow, holds no tree, takes time linear in the body, and finds the very error that
+//     TensorFlow Serving would have named first. The explainer finds an error in exactly those documents on which the decoder gives up.
+//  4. Every request that this package answers is observed exactly once.
+//  5. Memory of a request is used again for a later one only after Predict has returned without an error.
+//
+// The fast reader and the explainer take a body that ends in [sentinel] NUL bytes, so that they need no bounds of their own: a NUL is
+// the end of the document, as it is in TensorFlow Serving.
+//
+// What lies outside /v1/ is not this package's: the appliance mounts it beside the handler.
+package rest

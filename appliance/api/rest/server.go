@@ -1,0 +1,265 @@
+// server.go: the handler, from a request to its one answer.
+package rest
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/inference"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxRequestBytes = 64 << 20
+	DefaultMinGzipBytes    = 32 << 10
+)
+
+// Options of the handler. Zero means default.
+type Options struct {
+	// MaxRequestBytes bounds a body, before and after decompression. What is over it is refused with 413, before it is read where its
+	// length is declared. 0 means [DefaultMaxRequestBytes].
+	MaxRequestBytes int64
+	// StrictJSON keeps to RFC 8259, which TensorFlow Serving does not: on output NaN and the infinities become null and bytes that are
+	// not UTF-8 become U+FFFD; on input the tokens NaN, Infinity and -Infinity are syntax errors, and so is anything after the document.
+	StrictJSON bool
+	// CORS adds the headers that let a page of any origin call, as --rest_api_enable_cors_support does.
+	CORS bool
+	// MinGzipBytes is the size from which answers are compressed for clients that accept it. 0 means [DefaultMinGzipBytes], less than 0
+	// never.
+	MinGzipBytes int
+	// Log gets one line per request at level Debug. nil means discard.
+	Log *slog.Logger
+}
+
+// New is TensorFlow Serving's REST API, under /v1/, over svc. It may be used from any number of goroutines.
+func New(svc *api.Service, opts Options) http.Handler {
+	if opts.MaxRequestBytes <= 0 {
+		opts.MaxRequestBytes = DefaultMaxRequestBytes
+	}
+	if opts.MinGzipBytes == 0 {
+		opts.MinGzipBytes = DefaultMinGzipBytes
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &handler{svc: svc, opts: opts, log: opts.Log.With("component", "rest")}
+}
+
+// handler is immutable after New but for the pool.
+type handler struct {
+	svc     *api.Service
+	opts    Options
+	log     *slog.Logger
+	scratch sync.Pool // of *scratch
+}
+
+// scratch is the memory of one request, used again for a later one.
+type scratch struct {
+	body []byte
+	dec  decoder
+	enc  encoder
+	req  inference.Request
+}
+
+// maxKept bounds the memory that a scratch may keep between requests.
+const maxKept = 1 << 20
+
+func (h *handler) take() *scratch {
+	s, _ := h.scratch.Get().(*scratch)
+	if s == nil {
+		s = new(scratch)
+		s.dec.strict, s.enc.strict = h.opts.StrictJSON, h.opts.StrictJSON
+		s.dec.maxBytes = h.maxTensorBytes()
+	}
+	s.enc.out = s.enc.out[:0]
+	return s
+}
+
+func (h *handler) maxTensorBytes() int {
+	return int(min(4*h.opts.MaxRequestBytes, math.MaxInt/2)) // a double takes two bytes of text, and eight of memory
+}
+
+func (h *handler) give(s *scratch) {
+	kept := cap(s.body) + cap(s.enc.out)
+	for i := range s.dec.fills {
+		f := &s.dec.fills[i]
+		clear(f.strings) // they hold other memory
+		kept += cap(f.data) + stringHeader*cap(f.strings)
+	}
+	if kept > maxKept {
+		return
+	}
+	clear(s.dec.tensors)
+	s.dec.sig, s.req = nil, inference.Request{Outputs: s.req.Outputs[:0]}
+	h.scratch.Put(s)
+}
+
+// ServeHTTP answers one request.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	if h.opts.CORS {
+		header := w.Header()
+		header.Set("Access-Control-Allow-Origin", "*")
+		header.Set("Access-Control-Allow-Methods", "POST, GET")
+		header.Set("Access-Control-Allow-Headers", "Content-Type")
+	}
+	if _, ok := cutWord(r.URL.Path, "/v1/"); !ok {
+		body := appendError(nil, "Not found: "+cut(r.URL.EscapedPath(), 256)+". The REST API is under /v1/models")
+		write(w, r, http.StatusNotFound, body, 0)
+		return
+	}
+	if r.Method == http.MethodOptions {
+		status := http.StatusOK
+		if origin := r.Header.Get("Origin"); !strings.Contains(origin, "http://") && !strings.Contains(origin, "https://") {
+			status = http.StatusBadRequest
+		}
+		write(w, r, status, nil, 0)
+		return
+	}
+	s := h.take()
+	o := api.Observation{Protocol: "rest"}
+	to, err := parse(r)
+	if err == nil {
+		o.Method, o.Model = to.act, to.spec.Model
+		err = h.answer(s, w, r, to, start, &o)
+	}
+	status := http.StatusOK
+	if err != nil {
+		o.Code, o.Reason = err.Code, err.Reason
+		status = api.HTTPStatus(err)
+		s.enc.out = appendError(s.enc.out[:0], err.Msg)
+	}
+	write(w, r, status, s.enc.out, h.opts.MinGzipBytes)
+	if err == nil { // after a failure somebody may still read the inputs
+		h.give(s)
+	}
+	o.Took = time.Since(start)
+	h.svc.Observe(o)
+	if h.log.Enabled(r.Context(), slog.LevelDebug) {
+		h.logRequest(r, o, status, err)
+	}
+}
+
+func (h *handler) logRequest(r *http.Request, o api.Observation, status int, err *inference.Error) {
+	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", cut(r.URL.EscapedPath(), 256)), slog.Int("status", status),
+		slog.String("model", o.Model), slog.Int64("version", o.Version), slog.String("client", r.RemoteAddr), slog.Duration("took", o.Took)}
+	if err != nil {
+		attrs = append(attrs, slog.String("err", cut(err.Error(), 1024)))
+	}
+	h.log.LogAttrs(r.Context(), slog.LevelDebug, "request", attrs...)
+}
+
+// answer writes the body of a good answer to s.enc.out.
+func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to route, start time.Time, o *api.Observation) *inference.Error {
+	if to.spec.Model == "" && to.act != actList {
+		return invalid("Missing model name in request.")
+	}
+	switch to.act {
+	case actPredict:
+		return h.predict(s, w, r, to.spec, start, o)
+	case actList:
+		s.enc.out = appendModels(s.enc.out, h.models())
+	case actStatus:
+		versions, err := h.svc.Status(to.spec)
+		if err != nil {
+			return inference.AsError(err)
+		}
+		s.enc.out = appendStatus(s.enc.out, versions)
+	case actMetadata:
+		handle, err := h.svc.Acquire(to.spec)
+		if err != nil {
+			return inference.AsError(err)
+		}
+		defer handle.Release()
+		o.Version = handle.Version().Number
+		s.enc.out = appendMetadata(s.enc.out, handle.Version())
+	default:
+		return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
+			"%s over REST is not there yet; call the same signature with :predict, with its inputs as tensors", to.act)
+	}
+	return nil
+}
+
+func (h *handler) models() []modelStatus {
+	names := h.svc.Models()
+	models := make([]modelStatus, len(names))
+	for i, name := range names {
+		versions, _ := h.svc.Status(inference.Spec{Model: name}) // none have been seen yet, or it has just gone
+		models[i] = modelStatus{name, h.svc.Available(name), versions}
+	}
+	return models
+}
+
+func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, spec inference.Spec, start time.Time, o *api.Observation) *inference.Error {
+	timeout, bad := requestTimeout(r)
+	if bad != nil {
+		return bad
+	}
+	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes); bad != nil {
+		return bad
+	}
+	why := explainer{b: s.body, strict: h.opts.StrictJSON, maxBytes: h.maxTensorBytes()}
+	handle, err := h.svc.Acquire(spec)
+	if err != nil {
+		// TensorFlow Serving reads the document before it looks for the model.
+		if _, _, bad := why.prologue(); bad != nil {
+			return bad
+		}
+		return inference.AsError(err)
+	}
+	defer handle.Release()
+	v := handle.Version()
+	o.Version = v.Number
+	if !s.dec.decode(s.body, v) {
+		return why.explain(v)
+	}
+	sig := s.dec.sig
+	o.Signature = sig.Key
+	wanted := s.req.Outputs[:0]
+	for i := range sig.Outputs {
+		wanted = append(wanted, i)
+	}
+	s.req = inference.Request{Signature: sig, Inputs: s.dec.inputs, Outputs: wanted}
+	ctx := r.Context()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, start.Add(timeout))
+		defer cancel()
+	}
+	resp, err := h.svc.Predict(ctx, handle, &s.req)
+	if err != nil {
+		return inference.AsError(err)
+	}
+	defer resp.Release()
+	return s.enc.response(s.dec.row, sig.Outputs, wanted, resp.Outputs)
+}
+
+// requestTimeout is what the client says it waits, 0 when it does not say.
+func requestTimeout(r *http.Request) (time.Duration, *inference.Error) {
+	values := r.Header["Request-Timeout"]
+	if len(values) == 0 {
+		return 0, nil
+	}
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(values[0]), 64)
+	if err != nil || !(seconds > 0) || math.IsInf(seconds, 0) {
+		return 0, invalid("Request-Timeout: %q is not a number of seconds above zero; send a decimal number such as 2.5, or leave the header out", cut(values[0], 64))
+	}
+	if seconds > float64(math.MaxInt32) {
+		seconds = math.MaxInt32
+	}
+	return max(time.Duration(seconds*float64(time.Second)), 1), nil
+}
+
+// appendError is the body of an answer that is an error.
+func appendError(out []byte, message string) []byte {
+	out = append(out, "{\n    \"error\": "...)
+	out = appendString(out, []byte(cut(message, 8<<10)), true)
+	return append(out, "\n}"...)
+}
