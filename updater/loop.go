@@ -257,7 +257,7 @@ func (l *loop) remove(m *model, why string, now time.Time) {
 	if m.cancel != nil {
 		m.cancel()
 	}
-	l.log.Info("model removed", "model", m.Name, "why", why)
+	l.log.Info("model removed", "model", m.Name, "reason", why)
 	l.tend(m, now)
 }
 
@@ -517,7 +517,7 @@ func (l *loop) sawRoot(found rootLook, now time.Time) {
 	if problem != r.problem {
 		r.problem = problem
 		if problem != "" {
-			l.log.Warn("models directory has a problem", "path", r.dir, "problem", problem)
+			l.log.Warn("models directory has a problem", "path", r.dir, "reason", problem)
 		}
 		l.c.publish(func(p *published) { p.problem = problem })
 	}

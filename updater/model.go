@@ -39,6 +39,7 @@ type model struct {
 	emptySince time.Time // zero while there are versions
 	problem    string
 	held       []string
+	said       []string         // held labels that the log has told about
 	applied    map[string]int64 // labels in the catalog
 
 	versions map[string]*version // by folder
@@ -492,7 +493,7 @@ func (l *loop) retire(m *model, v *version, why string) {
 	if servable == nil {
 		return // cannot be: a live version is published
 	}
-	l.log.Info("version retired", "model", m.Name, "version", v.number, "why", why)
+	l.log.Info("version retired", "model", m.Name, "version", v.number, "reason", why)
 	l.set(m, v, StateDraining, why)
 	l.applyLabels(m)
 	l.drain(m, v, servable, drained)
@@ -538,11 +539,15 @@ func (l *loop) applyLabels(m *model) {
 		m.applied = ready
 		l.c.catalog.SetLabels(m.Name, ready)
 	}
-	if slices.Equal(held, m.held) {
+	if !slices.Equal(held, m.held) {
+		m.held, m.dirty = held, true
+	}
+	// Before the first verdict every label is held back, and that is no news.
+	if !m.verdict || m.gone || l.stopping || slices.Equal(held, m.said) {
 		return
 	}
-	m.held, m.dirty = held, true
-	if m.verdict && len(held) > 0 && !m.gone && !l.stopping {
+	m.said = held
+	if len(held) > 0 {
 		l.log.Warn("labels are held back: their versions are not available", "model", m.Name, "labels", strings.Join(held, " "))
 	}
 }
@@ -575,9 +580,9 @@ func (l *loop) setProblem(m *model, problem string, found look) {
 	case problem == "":
 		l.log.Info("base path is in order", "model", m.Name, "path", m.BasePath)
 	case found.Err == nil && len(found.Folders) == 0 && !found.Others:
-		l.log.Info("base path is empty", "model", m.Name, "problem", problem, "instead", m.servingText())
+		l.log.Info("base path is empty", "model", m.Name, "reason", problem, "instead", m.servingText())
 	default:
-		l.log.Warn("base path has a problem", "model", m.Name, "problem", problem, "instead", m.servingText())
+		l.log.Warn("base path has a problem", "model", m.Name, "reason", problem, "instead", m.servingText())
 	}
 }
 

@@ -138,7 +138,9 @@ func TestProbe(t *testing.T) {
 		{name: "a type that no tensor carries", sigs: signatures(signature(d, false, tensor.Resource)), unproven: "DT_RESOURCE"},
 		{name: "a batch too large to make up", sigs: signatures(signature(d, true, tensor.Float, -1, 100)), opts: ProbeOptions{MaxInputBytes: 900}, runs: "D[1,100] D[1,100] D[2,100]", largest: 2},
 		{name: "outputs that are not the signature's", sigs: signatures(batch),
-			run: func(context.Context, *inference.Run) (*inference.Result, error) { return inference.NewResult(nil, nil), nil }, runs: "D[1,3]", err: "gave 0 outputs"},
+			run: func(context.Context, *inference.Run) (*inference.Result, error) {
+				return inference.NewResult(nil, nil), nil
+			}, runs: "D[1,3]", err: "gave 0 outputs"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := &scripted{run: test.run}
@@ -217,7 +219,9 @@ func TestProbeMemory(t *testing.T) {
 
 func TestProbeOddNumbers(t *testing.T) {
 	for value, want := range map[float32]string{float32(math.Inf(-1)): "infinite", 1e38: ""} {
-		r := &scripted{run: func(_ context.Context, run *inference.Run) (*inference.Result, error) { return answerWith(run, value), nil }}
+		r := &scripted{run: func(_ context.Context, run *inference.Run) (*inference.Result, error) {
+			return answerWith(run, value), nil
+		}}
 		p, err := Probe(t.Context(), r, signatures(signature(inference.DefaultSignature, true, tensor.Float, -1)), ProbeOptions{})
 		if err != nil || p.Unproven != "" {
 			t.Fatalf("odd numbers refuse: %v %s", err, p.Unproven)

@@ -171,6 +171,21 @@ func TestPrint(t *testing.T) {
 	step("removal", true, func() error { return os.Remove(file + "2") })
 }
 
+// tick waits until the file system's clock has moved since dir was last written to: inode times move in the kernel's ticks, and a
+// rename in the tick of the last write cannot be told from it. The number of turns bounds a file system whose clock stands still.
+func tick(t *testing.T, dir string) {
+	t.Helper()
+	before := mustPrint(t, dir).Newest
+	clock := t.TempDir()
+	for range int(1e6) {
+		writeFiles(t, clock, "clock")
+		if mustPrint(t, clock).Newest.After(before) {
+			return
+		}
+	}
+	t.Skip("the file system's clock stands still")
+}
+
 func TestPrintOfARename(t *testing.T) {
 	base := t.TempDir()
 	tmp, dir := filepath.Join(base, ".tmp"), filepath.Join(base, "1")
@@ -178,18 +193,7 @@ func TestPrintOfARename(t *testing.T) {
 	if mustPrint(t, tmp).Renamed {
 		t.Fatal("a folder in the making counts as renamed")
 	}
-	// Inode times move in the kernel's ticks, and a rename in the tick of the last write cannot be told from it: go on until the clock
-	// of the file system has moved. The number of turns is not a time; it bounds a broken file system.
-	before := mustPrint(t, tmp).Newest
-	for i := 0; ; i++ {
-		writeFiles(t, base, "clock")
-		if mustPrint(t, filepath.Join(base, "clock")).Newest.After(before) {
-			break
-		}
-		if i > 1e7 {
-			t.Skip("the file system's clock stands still")
-		}
-	}
+	tick(t, tmp)
 	if err := os.Rename(tmp, dir); err != nil {
 		t.Fatal(err)
 	}
