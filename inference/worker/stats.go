@@ -1,0 +1,54 @@
+// stats.go: what /proc says about a process's memory.
+package worker
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+)
+
+// Memory of a process, in bytes.
+type Memory struct {
+	Resident int64 // anonymous and shared pages that it has touched: what counts towards its limit
+	Private  int64 // pages that are nobody else's, files not counted
+	PSS      int64 // proportional: what is shared counts in parts
+}
+
+// readMemory reads the resident size only, which is cheap.
+func readMemory(pid int) (Memory, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return Memory{}, err
+	}
+	return Memory{Resident: procField(b, "RssAnon:") + procField(b, "RssShmem:")}, nil
+}
+
+// readAllMemory also walks the page tables: milliseconds for a large process.
+func readAllMemory(pid int) (Memory, error) {
+	m, err := readMemory(pid)
+	if err != nil {
+		return m, err
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return m, err
+	}
+	m.Private, m.PSS = procField(b, "Private_Dirty:"), procField(b, "Pss:")
+	return m, nil
+}
+
+// procField is the bytes on the line that begins with name, which the kernel prints in kB; 0 when there is none.
+func procField(text []byte, name string) int64 {
+	for line := range bytes.Lines(text) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			fields := bytes.Fields(rest)
+			if len(fields) == 0 {
+				return 0
+			}
+			kb, _ := strconv.ParseInt(string(fields[0]), 10, 64) // 0 where it is no number
+			return kb << 10
+		}
+	}
+	return 0
+}
