@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -59,6 +60,25 @@ func TestCallEveryType(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestCallHighRank(t *testing.T) {
+	m, sigs := load(t, modeltest.AllTypes(tensor.Float), Options{})
+	for _, rank := range []int{0, 1, 17, 40, tensor.MaxRank} {
+		shape := slices.Repeat(tensor.Shape{1}, rank)
+		if rank > 1 {
+			shape[rank-1] = 3
+		}
+		n, err := shape.Elements()
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := floats(shape, []float32{1, 2, 3}[:n]...)
+		got, err := callAll(t, m, sigs["serving_default"], x)
+		if err != nil || !got[0].Shape.Equal(shape) || !bytes.Equal(got[0].Data, x.Data) {
+			t.Errorf("rank %d: %v %v", rank, got, err)
+		}
 	}
 }
 
@@ -167,6 +187,15 @@ func TestCallOutputsRepeatAndReorder(t *testing.T) {
 	if want := "[[6 9] [4 5] [6 9] [6 9]]"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v %v, want %s", got, err, want)
 	}
+	// More than there are, so that nothing made for the signature's own number is large enough.
+	outputs, got = slices.Repeat([]int{1, 0}, 500), make([][]float32, 1000)
+	_, err = m.Call(sigs["serving_default"], []*tensor.Tensor{a, b}, outputs, func(i int, t *tensor.Tensor) error {
+		got[i] = modeltest.FloatValues(t)
+		return nil
+	})
+	if err != nil || fmt.Sprint(got[0], got[999]) != "[6 9] [4 5]" {
+		t.Errorf("%v: %v %v", err, got[0], got[999])
+	}
 	_, err = m.Call(sigs["serving_default"], []*tensor.Tensor{a, b}, nil, nil)
 	wantCode(t, err, inference.InvalidArgument, "at least one target")
 }
@@ -210,34 +239,38 @@ func TestPrepareNamesWhatTheGraphLacks(t *testing.T) {
 }
 
 func TestCallFlushesDenormalsAndRestoresTheMode(t *testing.T) {
-	m, sigs := load(t, modeltest.Affine(1, 0), Options{})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before := fpMode()
-	defer setFPMode(before)
-	call := func() {
-		t.Helper()
-		got, err := callAll(t, m, sigs["serving_default"], floats(tensor.Shape{1, 1}, 1e-39))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if y := modeltest.FloatValues(got[0])[0]; y != 0 {
-			t.Errorf("1e-39 came back as %g: denormals were not flushed", y)
-		}
-	}
-	call()
-	if after := fpMode(); after != before {
-		t.Errorf("the mode was %#x and is %#x", before, after)
-	}
-	// A mode that is not the default comes back, too: rounding towards zero (bits 13, 14 of MXCSR; 22, 23 of FPCR).
-	odd := before | 3<<13
+	found := fpMode()
+	defer setFPMode(found)
+	// The bits that flush, and those that round towards zero.
+	flush, odd := uint64(0x8040), uint64(3<<13)
 	if runtime.GOARCH == "arm64" {
-		odd = before | 3<<22
+		flush, odd = 1<<24, 3<<22
 	}
-	setFPMode(odd)
-	call()
-	if after := fpMode(); after != odd {
-		t.Errorf("the mode was %#x and is %#x", odd, after)
+	for _, c := range []struct {
+		name     string
+		scale, x float32 // their product is 0 only where denormals are flushed
+	}{
+		{"a denormal input", 1e20, 1e-39},
+		{"a denormal result", 1e-9, 1e-30},
+	} {
+		m, sigs := load(t, modeltest.Defaults(), Options{})
+		for _, mode := range []uint64{found &^ flush, found&^flush | odd, found | flush} {
+			setFPMode(mode)
+			got, err := callAll(t, m, sigs["serving_default"], floats(tensor.Shape{}, c.scale), floats(tensor.Shape{1, 1}, c.x))
+			after := fpMode()
+			setFPMode(found)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if y := modeltest.FloatValues(got[0])[0]; y != 0 {
+				t.Errorf("%s: %g times %g is %g: it was not flushed", c.name, c.x, c.scale, y)
+			}
+			if after != mode {
+				t.Errorf("%s: the mode was %#x and is %#x", c.name, mode, after)
+			}
+		}
 	}
 }
 
