@@ -50,6 +50,13 @@ func newBuilder(name string) *builder {
 // attrs are the attributes of a node: DType, bool, int, string, []DType, []tensor.Shape, *tensor.Tensor, tensor.Shape or fn.
 type attrs map[string]any
 
+// with is a copy with one more attribute.
+func (a attrs) with(key string, value any) attrs {
+	a = maps.Clone(a)
+	a[key] = value
+	return a
+}
+
 // fn names a function of the library.
 type fn string
 

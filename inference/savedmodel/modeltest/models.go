@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	nodepb "github.com/wamuir/graft/tensorflow/core/framework/node_def_go_proto"
 	tensorpb "github.com/wamuir/graft/tensorflow/core/framework/tensor_go_proto"
 	typespb "github.com/wamuir/graft/tensorflow/core/framework/types_go_proto"
 	pb "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
@@ -213,6 +214,42 @@ func KeepsInput() *Model {
 	b.node("ReadVariableOp", "read", []string{handle}, attrs{"dtype": floatT})
 	b.serve("x", column, "y", column)
 	b.sign("kept", nil, []io{{"y", "read", floatT, column}})
+	return b.model()
+}
+
+// Functions does its work in functions, as models of TensorFlow 2 do: "serving_default" is y = 0.5x + 2 for x FLOAT[-1,1] by a function
+// that calls another; "remember" has x FLOAT[] and y, the same, and assigns x to a variable two functions deep; "recall", without
+// inputs, answers "y" with the variable (-1 at first).
+func Functions() *Model {
+	b := newBuilder("functions")
+	f, resource := []arg{{"x", floatT}}, arg{"v", tensor.Resource}
+	out := []arg{{"y", floatT}}
+	half := b.function("half", f, out, []*nodepb.NodeDef{
+		nodeDef("Const", "slope", nil, attrs{"dtype": floatT, "value": Floats(scalar, 0.5)}),
+		nodeDef("Mul", "mul", []string{"x", "slope:output:0"}, attrs{"T": floatT}),
+	}, map[string]string{"y": "mul:z:0"})
+	plusTwo := b.function("half_plus_two", f, out, []*nodepb.NodeDef{
+		nodeDef("PartitionedCall", "half", []string{"x"}, attrs{"Tin": []tensor.DType{floatT}, "Tout": []tensor.DType{floatT}, "f": half}),
+		nodeDef("Const", "offset", nil, attrs{"dtype": floatT, "value": Floats(scalar, 2)}),
+		nodeDef("AddV2", "add", []string{"half:output:0", "offset:output:0"}, attrs{"T": floatT}),
+	}, map[string]string{"y": "add:z:0"})
+	assign := b.function("assign", []arg{resource, f[0]}, out, []*nodepb.NodeDef{
+		nodeDef("AssignVariableOp", "set", []string{"v", "x"}, attrs{"dtype": floatT}),
+		nodeDef("Identity", "same", []string{"x", "^set"}, attrs{"T": floatT}),
+	}, map[string]string{"y": "same:output:0"})
+	call := attrs{"Tin": []tensor.DType{tensor.Resource, floatT}, "Tout": []tensor.DType{floatT}}
+	remember := b.function("remember", []arg{resource, f[0]}, out, []*nodepb.NodeDef{
+		nodeDef("StatefulPartitionedCall", "inner", []string{"v", "x"}, call.with("f", assign)),
+	}, map[string]string{"y": "inner:output:0"})
+
+	b.placeholder("x", floatT, column)
+	b.placeholder("scalar_x", floatT, scalar)
+	handle, read := b.variable("v", Floats(scalar, -1))
+	b.node("PartitionedCall", "y", []string{"x"}, attrs{"Tin": []tensor.DType{floatT}, "Tout": []tensor.DType{floatT}, "f": plusTwo})
+	b.node("StatefulPartitionedCall", "remembered", []string{handle, "scalar_x"}, call.with("f", remember))
+	b.serve("x", column, "y", column)
+	b.sign("remember", []io{{"x", "scalar_x", floatT, scalar}}, []io{{"y", "remembered", floatT, scalar}})
+	b.sign("recall", nil, []io{{"y", read, floatT, scalar}})
 	return b.model()
 }
 
