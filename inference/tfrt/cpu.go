@@ -60,13 +60,15 @@ func missingInstructions(has, needs []string) []string {
 	return missing
 }
 
-// parseCPUFlags reads /proc/cpuinfo: "flags" on x86-64, "Features" on arm64. On a machine with unlike cores only what all have counts.
-func parseCPUFlags(cpuinfo string) []string {
+// parseCPUFlags reads /proc/cpuinfo: "flags" on x86-64, "Features" on arm64. On a machine with unlike cores only what all have counts. Under
+// emulation the file can be the other machine's: then nothing is known.
+func parseCPUFlags(cpuinfo, arch string) []string {
+	want := map[string]string{"amd64": "flags", "arm64": "Features"}[arch]
 	var flags []string
 	first := true
 	for line := range strings.Lines(cpuinfo) {
 		key, value, ok := strings.Cut(line, ":")
-		if key = strings.TrimSpace(key); !ok || key != "flags" && key != "Features" {
+		if !ok || strings.TrimSpace(key) != want {
 			continue
 		}
 		has := strings.Fields(value)
@@ -86,6 +88,6 @@ func CPUFlags(arch string) (has, missing []string) {
 	if err != nil {
 		return nil, nil
 	}
-	has = parseCPUFlags(string(b))
+	has = parseCPUFlags(string(b), arch)
 	return has, missingInstructions(has, officialFlags[arch])
 }

@@ -90,7 +90,7 @@ type symbolTable struct {
 	bucketsAt, chainsAt  int64
 }
 
-// newSymbolTable has no hash section where the file has none; defines then says no for every name.
+// newSymbolTable reads the head of the hash table. A file without one, or without section headers, is an error.
 func newSymbolTable(e *elf.File) (*symbolTable, error) {
 	t := &symbolTable{hash: e.Section(".gnu.hash"), symbols: e.Section(".dynsym"), names: e.Section(".dynstr")}
 	if t.hash == nil || t.symbols == nil || t.names == nil {

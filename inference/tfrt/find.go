@@ -73,7 +73,7 @@ func Find(explicit string) (Found, error) {
 		s.cached = cachedLibraries(b, libraryNames)
 	}
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		s.cpu = parseCPUFlags(string(b))
+		s.cpu = parseCPUFlags(string(b), s.arch)
 	}
 	return s.find()
 }

@@ -244,10 +244,11 @@ func TestCPUFlags(t *testing.T) {
 		{"unlike cores", unlike, "amd64", "AVX"},
 		{"nothing known", "processor: 0\n", "amd64", ""},
 		{"empty", "", "amd64", ""},
+		{"arm64 emulated on x86", epyc, "arm64", ""},
 		{"arm without vectors", "Features : fp\n", "arm64", "NEON"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := strings.Join(missingInstructions(parseCPUFlags(c.cpuinfo), officialFlags[c.arch]), " "); got != c.want {
+			if got := strings.Join(missingInstructions(parseCPUFlags(c.cpuinfo, c.arch), officialFlags[c.arch]), " "); got != c.want {
 				t.Errorf("missing %q, want %q", got, c.want)
 			}
 		})
