@@ -42,7 +42,8 @@ type world struct {
 	gate   chan struct{}  // what "slow" waits for
 	loads  map[string]int // by folder
 	during func(Candidate)
-	open   int // runners that have not been closed
+	watch  func() (*watcher, error) // in place of inotify
+	open   int                      // runners that have not been closed
 	faults []string
 }
 
@@ -210,6 +211,9 @@ func start(t *testing.T, change func(w *world, o *Options), body func(t *testing
 		var err error
 		if w.c, err = New(w.catalog, o); err != nil {
 			t.Fatal(err)
+		}
+		if w.watch != nil {
+			w.c.watch = w.watch
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})

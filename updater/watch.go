@@ -48,8 +48,9 @@ type watcher struct {
 
 	// byPath is who wants news of a path that is being watched, by the path that was given to fsnotify. guarded by mu
 	byPath map[string]map[registration]bool
-	// byID is that path. owned by the adder, but for the lookups above
+	// byID is that path, and idOf the folder behind it. owned by the adder
 	byID map[identity]string
+	idOf map[string]identity
 	// of is what each owner has in byPath. owned by the adder
 	of map[string]map[place]identity
 }
@@ -76,7 +77,8 @@ func watcherOf(n notifier, events <-chan fsnotify.Event, errs <-chan error) *wat
 		news: make(chan struct{}, 1), work: make(chan struct{}, 1),
 		trouble: make(map[string]error),
 		wanted:  make(map[string][]watched), changed: make(map[string]bool), hints: make(map[string]bool),
-		byPath: make(map[string]map[registration]bool), byID: make(map[identity]string), of: make(map[string]map[place]identity),
+		byPath: make(map[string]map[registration]bool), byID: make(map[identity]string),
+		idOf: make(map[string]identity), of: make(map[string]map[place]identity),
 	}
 }
 
@@ -234,12 +236,7 @@ func (w *watcher) add(ctx context.Context) {
 
 // drop forgets the watch on path; those who want it bring it back with their next look.
 func (w *watcher) drop(path string) {
-	w.fs.Remove(path) //nolint:errcheck // it is mostly gone already
-	for id, p := range w.byID {
-		if p == path {
-			delete(w.byID, id)
-		}
-	}
+	w.unwatch(path)
 	w.mu.Lock()
 	delete(w.byPath, path)
 	w.mu.Unlock()
@@ -249,6 +246,19 @@ func (w *watcher) drop(path string) {
 				delete(places, p)
 			}
 		}
+	}
+}
+
+// unwatch takes the watch on path away, if there is one.
+func (w *watcher) unwatch(path string) {
+	id, ok := w.idOf[path]
+	if !ok {
+		return
+	}
+	w.fs.Remove(path) //nolint:errcheck // the kernel has mostly taken it away already
+	delete(w.idOf, path)
+	if w.byID[id] == path {
+		delete(w.byID, id)
 	}
 }
 
@@ -263,16 +273,17 @@ func (w *watcher) reconcile(owner string, list []watched) {
 		path, known := w.byID[d.ID]
 		if !known {
 			path = d.Path
+			w.unwatch(path) // the path may have led to another folder before
 			if err := w.fs.Add(path); err != nil {
 				if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, fsnotify.ErrClosed) {
 					trouble = fmt.Errorf("watch %s: %w", path, limitError(err))
 				}
 				continue
 			}
-			w.byID[d.ID] = path
+			w.byID[d.ID], w.idOf[path] = path, d.ID
 		}
 		p := place{path: path, registration: registration{owner: owner, child: d.Child}}
-		if _, had := before[p]; !had {
+		if id, had := before[p]; !had || id != d.ID {
 			added = true
 		}
 		now[p] = d.ID
@@ -301,12 +312,7 @@ func (w *watcher) reconcile(owner string, list []watched) {
 	}
 	w.mu.Unlock()
 	for _, p := range unused {
-		w.fs.Remove(p.path) //nolint:errcheck // it is mostly gone already
-		for id, path := range w.byID {
-			if path == p.path {
-				delete(w.byID, id)
-			}
-		}
+		w.unwatch(p.path)
 	}
 	if len(now) == 0 {
 		delete(w.of, owner)
