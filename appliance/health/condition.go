@@ -1,0 +1,64 @@
+// condition.go: what can be wrong, as data.
+package health
+
+import (
+	"cmp"
+	"time"
+)
+
+// Severity is what a condition means for those who ask whether to send requests, or whether to start the appliance anew.
+type Severity int
+
+// The severities, mildest first.
+const (
+	Info    Severity = iota + 1 // worth knowing
+	Warning                     // degraded, but serving
+	Unready                     // requests are better sent elsewhere: not ready while it lasts
+	Dead                        // the process cannot work any more and should be started anew: not live while it lasts
+)
+
+// String is the severity's word.
+func (s Severity) String() string {
+	switch s {
+	case Info:
+		return "info"
+	case Warning:
+		return "warning"
+	case Unready:
+		return "unready"
+	case Dead:
+		return "dead"
+	default:
+		return "unknown"
+	}
+}
+
+// MarshalText makes the word the JSON form.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Codes of conditions that several parts know by name. The list is open.
+const (
+	CodeRuntime  = "runtime_missing" // no TensorFlow runtime could be opened
+	CodeDraining = "draining"        // the appliance is stopping
+	CodeScanning = "scanning"        // the base paths have not all been looked at yet
+	CodeVerdict  = "first_verdict"   // a model has had no first verdict yet
+	CodeNoLive   = "no_live_version" // a model has no version that answers
+	CodeBasePath = "base_path"       // a base path is missing, unreadable or holds something else
+	CodeRefused  = "version_refused" // a version was refused, whatever serves goes on
+	CodeWatch    = "watch"           // changes are found by polling alone
+	CodeLabels   = "labels_held"     // labels whose versions are not available
+)
+
+// Condition is one thing that is so at the moment. Code and Model identify it.
+type Condition struct {
+	Code     string    `json:"code"`
+	Model    string    `json:"model,omitempty"` // empty for the appliance as a whole
+	Severity Severity  `json:"severity"`
+	Since    time.Time `json:"since"`
+	Message  string    `json:"message"`
+}
+
+// compare orders the worst first, then by model and code.
+func (c Condition) compare(o Condition) int {
+	return cmp.Or(cmp.Compare(o.Severity, c.Severity), cmp.Compare(c.Model, o.Model), cmp.Compare(c.Code, o.Code))
+}
