@@ -123,6 +123,29 @@ func TestEncodeFields(t *testing.T) {
 	}
 }
 
+// Small integers keep their sign in int_val: a client that reads 255 for an int8 has an overflow.
+func TestEncodeSigns(t *testing.T) {
+	for d, want := range map[tensor.DType]int32{tensor.Int8: -1, tensor.QInt8: -1, tensor.Int4: -1, tensor.Int16: -1, tensor.QInt16: -1, tensor.Int32: -1,
+		tensor.QInt32: -1, tensor.Uint8: 255, tensor.QUint8: 255, tensor.Uint4: 255, tensor.Uint16: 65535, tensor.QUint16: 65535} {
+		got, err := encoded(&tensor.Tensor{DType: d, Shape: tensor.Shape{1}, Data: bytes.Repeat([]byte{255}, d.Size())}, "m", 1, "y", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := got.Outputs["y"].IntVal; len(v) != 1 || v[0] != want {
+			t.Errorf("%v: int_val %v, want %d", d, v, want)
+		}
+	}
+	for _, d := range []tensor.DType{tensor.Half, tensor.BFloat16} {
+		got, err := encoded(&tensor.Tensor{DType: d, Shape: tensor.Shape{1}, Data: []byte{255, 255}}, "m", 1, "y", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := got.Outputs["y"].HalfVal; len(v) != 1 || v[0] != 65535 {
+			t.Errorf("%v: half_val %v, want 65535", d, v)
+		}
+	}
+}
+
 // The answer is written once: no allocation grows with it.
 func TestEncodeAllocations(t *testing.T) {
 	if raceEnabled {

@@ -50,14 +50,14 @@ func (s *server) metadata(_ context.Context, req *pb.GetModelMetadataRequest, o 
 	if err != nil {
 		return nil, err
 	}
+	o.Model = want.Model
 	h, err := s.svc.Acquire(want)
 	if err != nil {
-		o.Model = s.known(want.Model)
 		return nil, err
 	}
 	defer h.Release()
 	v := h.Version()
-	o.Model, o.Version = v.Model, v.Number
+	o.Version = v.Number
 	packed, err := anypb.New(&pb.SignatureDefMap{SignatureDef: withoutDefaults(v.Defs)})
 	if err != nil {
 		return nil, err
@@ -87,18 +87,14 @@ func (s *server) status(_ context.Context, req *pb.GetModelStatusRequest, o *api
 	if err != nil {
 		return nil, err
 	}
+	o.Model = want.Model
 	versions, err := s.svc.Status(want)
 	if err != nil {
-		o.Model = s.known(want.Model)
 		return nil, err
 	}
-	o.Model = want.Model
 	resp := &pb.GetModelStatusResponse{ModelVersionStatus: make([]*pb.ModelVersionStatus, len(versions))}
 	for i, v := range versions {
-		st := &pb.StatusProto{ErrorCode: corepb.Code(v.Code)}
-		if v.Code != inference.OK { // a warning on an available version is for operators; OK has no text on this wire
-			st.ErrorMessage = v.Message
-		}
+		st := &pb.StatusProto{ErrorCode: corepb.Code(v.Code), ErrorMessage: v.Message}
 		resp.ModelVersionStatus[i] = &pb.ModelVersionStatus{Version: v.Version, State: pb.ModelVersionStatus_State(v.State), Status: st}
 	}
 	return resp, nil
@@ -120,11 +116,11 @@ func (s *server) reload(ctx context.Context, req *pb.ReloadConfigRequest, _ *api
 }
 
 func (s *server) classify(_ context.Context, req *pb.ClassificationRequest, o *api.Observation) (proto.Message, error) {
-	return nil, s.unimplemented("Classify", req.ModelSpec, o)
+	return nil, unimplemented("Classify", req.ModelSpec, o)
 }
 
 func (s *server) regress(_ context.Context, req *pb.RegressionRequest, o *api.Observation) (proto.Message, error) {
-	return nil, s.unimplemented("Regress", req.ModelSpec, o)
+	return nil, unimplemented("Regress", req.ModelSpec, o)
 }
 
 func (s *server) multiInference(_ context.Context, req *pb.MultiInferenceRequest, o *api.Observation) (proto.Message, error) {
@@ -132,11 +128,11 @@ func (s *server) multiInference(_ context.Context, req *pb.MultiInferenceRequest
 	if i := slices.IndexFunc(req.Tasks, func(t *pb.InferenceTask) bool { return t.GetModelSpec() != nil }); i >= 0 {
 		first = req.Tasks[i].ModelSpec
 	}
-	return nil, s.unimplemented("MultiInference", first, o)
+	return nil, unimplemented("MultiInference", first, o)
 }
 
-func (s *server) unimplemented(method string, m *pb.ModelSpec, o *api.Observation) error {
-	o.Model = s.known(m.GetName())
+func unimplemented(method string, m *pb.ModelSpec, o *api.Observation) error {
+	o.Model = m.GetName()
 	return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
 		"%s is not available in this version of inferd; call Predict with the same signature and serialized tf.Example protos as its string input.", method)
 }

@@ -18,7 +18,7 @@ import (
 func (s *server) predictMethod() grpc.MethodDesc {
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + predictionService + "/Predict"}
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		return s.observed(func(o *api.Observation) (any, error) {
+		return s.observed("predict", func(o *api.Observation) (any, error) {
 			req := new(request)
 			defer req.free()
 			if err := dec(req); err != nil {
@@ -38,14 +38,14 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 	if err != nil {
 		return nil, err
 	}
+	o.Model = spec.Model
 	h, err := s.svc.Acquire(spec)
 	if err != nil {
-		o.Model = s.known(spec.Model)
 		return nil, err
 	}
 	defer h.Release()
 	v := h.Version()
-	o.Model, o.Version = v.Model, v.Number
+	o.Version = v.Number
 	key := inference.DefaultSignature
 	if len(req.spec.signature) > 0 {
 		key = string(req.spec.signature)

@@ -90,10 +90,10 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 		HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{
 			srv.predictMethod(),
-			unary(srv, predictionService, "Classify", srv.classify),
-			unary(srv, predictionService, "Regress", srv.regress),
-			unary(srv, predictionService, "MultiInference", srv.multiInference),
-			unary(srv, predictionService, "GetModelMetadata", srv.metadata),
+			unary(srv, predictionService, "Classify", "classify", srv.classify),
+			unary(srv, predictionService, "Regress", "regress", srv.regress),
+			unary(srv, predictionService, "MultiInference", "multi_inference", srv.multiInference),
+			unary(srv, predictionService, "GetModelMetadata", "metadata", srv.metadata),
 		},
 		Metadata: pb.File_tensorflow_serving_apis_prediction_service_proto.Path(),
 	}, srv)
@@ -101,8 +101,8 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 		ServiceName: modelService,
 		HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{
-			unary(srv, modelService, "GetModelStatus", srv.status),
-			unary(srv, modelService, "HandleReloadConfigRequest", srv.reload),
+			unary(srv, modelService, "GetModelStatus", "status", srv.status),
+			unary(srv, modelService, "HandleReloadConfigRequest", "reload", srv.reload),
 		},
 		Metadata: pb.File_tensorflow_serving_apis_model_service_proto.Path(),
 	}, srv)
@@ -123,12 +123,13 @@ type message[T any] interface {
 	proto.Message
 }
 
-// unary is the method of a service that is answered by h. h fills the observation's model, version and signature as it learns them.
-func unary[Req any, P message[Req]](s *server, service, name string, h func(context.Context, P, *api.Observation) (proto.Message, error)) grpc.MethodDesc {
+// unary is the method of a service that is answered by h, and observed as word. h fills the observation's model, version and signature as
+// it learns them.
+func unary[Req any, P message[Req]](s *server, service, name, word string, h func(context.Context, P, *api.Observation) (proto.Message, error)) grpc.MethodDesc {
 	full := "/" + service + "/" + name
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		req := P(new(Req))
-		return s.observed(func(o *api.Observation) (any, error) {
+		return s.observed(word, func(o *api.Observation) (any, error) {
 			if err := dec(req); err != nil {
 				return nil, err
 			}
@@ -144,9 +145,9 @@ func unary[Req any, P message[Req]](s *server, service, name string, h func(cont
 }
 
 // observed runs one call, turns its error into a gRPC status, survives its panic and records it.
-func (s *server) observed(call func(*api.Observation) (any, error)) (reply any, err error) {
+func (s *server) observed(word string, call func(*api.Observation) (any, error)) (reply any, err error) {
 	start := time.Now()
-	o := api.Observation{Protocol: "grpc"}
+	o := api.Observation{Protocol: "grpc", Method: word}
 	defer func() {
 		if p := recover(); p != nil {
 			s.opts.Logger.Error("request handler panicked", "err", p, "model", o.Model, "version", o.Version, "stack", string(debug.Stack()))
@@ -195,15 +196,4 @@ func truncate(msg string) string {
 		cut--
 	}
 	return msg[:cut] + "...TRUNCATED"
-}
-
-// known is the name if a model of that name is known, else empty: a label made from what strangers send would grow without bound.
-func (s *server) known(model string) string {
-	if model == "" {
-		return ""
-	}
-	if _, err := s.svc.Status(inference.Spec{Model: model}); err != nil {
-		return ""
-	}
-	return model
 }

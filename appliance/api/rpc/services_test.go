@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	corepb "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
 	pb "github.com/wamuir/graft/tensorflow/serving/apis_go_proto"
@@ -106,7 +107,7 @@ func TestStatus(t *testing.T) {
 		text string
 	}{
 		{spec: modelSpec("half_plus_two"), want: []*pb.ModelVersionStatus{one(5, pb.ModelVersionStatus_END, corepb.Code_INVALID_ARGUMENT, "no op Foo"),
-			one(4, pb.ModelVersionStatus_LOADING, corepb.Code_OK, ""), available, one(2, pb.ModelVersionStatus_AVAILABLE, corepb.Code_OK, "")}},
+			one(4, pb.ModelVersionStatus_LOADING, corepb.Code_OK, ""), available, one(2, pb.ModelVersionStatus_AVAILABLE, corepb.Code_OK, "unproven")}},
 		{spec: modelVersion("half_plus_two", 3), want: []*pb.ModelVersionStatus{available}},
 		{spec: modelLabel("half_plus_two", "stable"), want: []*pb.ModelVersionStatus{available}},
 		{spec: nil, code: codes.InvalidArgument, text: "Missing ModelSpec"},
@@ -175,7 +176,7 @@ func TestUnimplemented(t *testing.T) {
 		}
 	}
 	for _, o := range r.finished(t, 3) {
-		if o.Model != "half_plus_two" || o.Code != inference.Unimplemented {
+		if o.Model != "half_plus_two" || o.Code != inference.Unimplemented || o.Method == "" {
 			t.Errorf("observed %+v", o)
 		}
 	}
@@ -186,11 +187,15 @@ type changes struct {
 	mu      sync.Mutex
 	states  map[string]bool
 	changed chan struct{}
+	looked  chan string // gets each name that is asked for; nil: nobody cares
 }
 
 func (c *changes) serving(name string) (bool, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.looked != nil {
+		c.looked <- name
+	}
 	serving, known := c.states[name]
 	return serving, known
 }
@@ -268,7 +273,7 @@ func closed() chan struct{} {
 }
 
 func TestHealthWatch(t *testing.T) {
-	c := &changes{states: map[string]bool{"": true}, changed: make(chan struct{})}
+	c := &changes{states: map[string]bool{"": true}, changed: make(chan struct{}), looked: make(chan string, 100)}
 	draining := make(chan struct{})
 	r := start(t, Options{Serving: c.serving, Changed: c.wait, Draining: draining})
 	watch, err := healthpb.NewHealthClient(r.conn).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "m"})
@@ -283,7 +288,9 @@ func TestHealthWatch(t *testing.T) {
 		}
 	}
 	expect(healthUnknown)
-	c.set("other", true) // no news for this watch
+	<-c.looked
+	c.set("other", true)
+	<-c.looked // it looked again, and that was no news
 	c.set("m", false)
 	expect(healthNotServing)
 	c.set("m", true)
@@ -297,7 +304,9 @@ func TestHealthWatch(t *testing.T) {
 }
 
 // Without anybody to tell of changes a watch still sees them, and a client that leaves ends it.
-func TestHealthWatchLooks(t *testing.T) {
+func TestHealthWatchLooks(t *testing.T) { synctest.Test(t, watchLooks) }
+
+func watchLooks(t *testing.T) {
 	r := start(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	watch, err := healthpb.NewHealthClient(r.conn).Watch(ctx, &healthpb.HealthCheckRequest{Service: "half_plus_two"})

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	tensorpb "github.com/wamuir/graft/tensorflow/core/framework/tensor_go_proto"
@@ -517,10 +518,32 @@ func TestUnmarshalFreesOnError(t *testing.T) {
 	}
 }
 
-type countingPool struct{ put int }
+// countingPool counts what it lends and what comes back, which it spoils.
+type countingPool struct {
+	mu       sync.Mutex
+	got, put int
+}
 
-func (p *countingPool) Get(n int) *[]byte { b := make([]byte, n); return &b }
-func (p *countingPool) Put(*[]byte)       { p.put++ }
+func (p *countingPool) Get(n int) *[]byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.got++
+	b := make([]byte, n)
+	return &b
+}
+
+func (p *countingPool) Put(b *[]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.put++
+	clear(*b)
+}
+
+func (p *countingPool) counts() (got, put int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got, p.put
+}
 
 func FuzzPredictRequest(f *testing.F) {
 	for _, data := range messages() {
