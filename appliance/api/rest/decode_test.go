@@ -321,3 +321,35 @@ func TestNumbersAreCorrectlyRounded(t *testing.T) {
 		}
 	}
 }
+
+func TestDecodeAllocatesNothingTwice(t *testing.T) {
+	v := one(in("x", tensor.Float))
+	body := pad(`{"signature_name":"serving_default","instances":[[1,2.5,1e-3,0.12345678901234567],[4,5,6,7]]}`)
+	d := &decoder{maxBytes: 1 << 20}
+	if n := testing.AllocsPerRun(100, func() {
+		if !d.decode(body, v) {
+			t.Fatal("refused")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// The memory for a tensor follows what is there, not what the rest of the text could hold.
+func TestDecodeMemoryIsBounded(t *testing.T) {
+	const n = 50_000
+	v := one(in("a", tensor.Float), in("b", tensor.Float), in("c", tensor.Double))
+	d := &decoder{maxBytes: 1 << 30}
+	if !d.decode(pad(`{"inputs":{"a":`+numbers(n, 4)+`,"b":`+numbers(n, 9)+`,"c":[`+strings.Repeat("1,", n-1)+`1]}}`), v) {
+		t.Fatal("refused")
+	}
+	for i, want := range []int{4 * n, 4 * n, 8 * n} {
+		if f := &d.fills[i]; len(f.data) != want || cap(f.data) > 4*want+64 {
+			t.Errorf("input %d: %d bytes in %d, want %d", i, len(f.data), cap(f.data), want)
+		}
+	}
+	small := &decoder{maxBytes: 1000}
+	if small.decode(pad(`{"inputs":`+numbers(300, 1)+`}`), one(in("x", tensor.Float))) {
+		t.Error("1,200 bytes fit into 1,000")
+	}
+}

@@ -13,6 +13,9 @@ type explainer struct {
 	b        []byte
 	strict   bool
 	maxBytes int
+
+	// Set by prologue: offsets of the values of the first members of these names, -1 when there is none.
+	signature, instances, inputs int
 }
 
 func invalid(format string, args ...any) *inference.Error {
@@ -40,7 +43,19 @@ func (e *explainer) prologue() (root int, name string, err *inference.Error) {
 	if b[root] != '{' {
 		return 0, "", invalid("JSON Value: %s Is not object", debugText(b, root))
 	}
-	if at := e.member(root, "signature_name"); at >= 0 {
+	e.signature, e.instances, e.inputs = -1, -1, -1
+	e.each(root, func(key []byte, at int) int {
+		switch string(key) {
+		case "signature_name":
+			e.signature = first(e.signature, at)
+		case "instances":
+			e.instances = first(e.instances, at)
+		case "inputs":
+			e.inputs = first(e.inputs, at)
+		}
+		return e.skip(at)
+	})
+	if at := e.signature; at >= 0 {
 		if b[at] != '"' {
 			return 0, "", invalid("JSON Value: %s not formatted correctly. 'signature_name' key must be a string value.", debugText(b, root))
 		}
@@ -69,7 +84,7 @@ func (e *explainer) explain(v *inference.Version) *inference.Error {
 		}
 		return invalid("Failed to get input map for signature: %s", name)
 	}
-	instances, inputs := e.member(root, "instances"), e.member(root, "inputs")
+	instances, inputs := e.instances, e.inputs
 	switch {
 	case instances >= 0 && inputs >= 0:
 		return invalid("JSON Value: %s Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist ", debugText(e.b, root))
@@ -113,17 +128,12 @@ func (e *explainer) each(i int, f func(key []byte, at int) int) int {
 	return i + 1
 }
 
-// member is the offset of the value of the first member of that name, -1 when there is none.
-func (e *explainer) member(i int, name string) int {
-	found := -1
-	e.each(i, func(key []byte, at int) int {
-		if string(key) == name {
-			found = at
-			return -1
-		}
-		return e.skip(at)
-	})
-	return found
+// first is old where it is an offset, else at.
+func first(old, at int) int {
+	if old >= 0 {
+		return old
+	}
+	return at
 }
 
 // isObject reports whether the value is an object that is not a string in base64.
@@ -137,8 +147,7 @@ func (e *explainer) isObject(i int) bool {
 
 func (e *explainer) rows(i int, sig *inference.Signature) *inference.Error {
 	b := e.b
-	first := space(b, i+1)
-	objects := e.isObject(first)
+	objects := e.isObject(space(b, i+1))
 	if !objects && len(sig.Inputs) > 1 {
 		return invalid("instances is a plain list, but expecting list of objects as multiple input tensors required as per tensorinfo_map")
 	}

@@ -147,6 +147,9 @@ func (f *filler) room(i, last int) bool {
 // scalars reads scalars from b[i] on, separated by commas: one when single, else up to the closing bracket. It returns the offset
 // after them (and the bracket) and their number, or -1.
 func (f *filler) scalars(b []byte, i int, single bool) (end, n int) {
+	if f.dtype == tensor.Float && !single {
+		return f.floats(b, i)
+	}
 	for {
 		if cap(f.data)-len(f.data) < 8 && f.dtype != tensor.String && !f.room(i, len(b)) {
 			return -1, 0
@@ -228,6 +231,90 @@ func (f *filler) scalars(b []byte, i int, single bool) (end, n int) {
 			if b[i] != ']' {
 				return -1, 0
 			}
+			return i + 1, n
+		}
+		if i++; b[i] <= ' ' {
+			i = space(b, i)
+		}
+	}
+}
+
+// inverse powers of ten, nearly.
+var inverse = [...]float64{1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15, 1e-16, 1e-17,
+	1e-18, 1e-19}
+
+// floats is scalars for a list of float32, which is most of what is ever read. Numbers without an exponent and of at most 18 digits
+// are read here, all others by [float32At].
+func (f *filler) floats(b []byte, i int) (end, n int) {
+	data := f.data
+	for {
+		if cap(data)-len(data) < 8 {
+			f.data = data
+			if !f.room(i, len(b)) {
+				return -1, 0
+			}
+			data = f.data
+		}
+		j := i
+		negative := b[j] == '-'
+		if negative {
+			j++
+		}
+		first := j
+		m := int64(0)
+		for b[j]-'0' < 10 {
+			m = m*10 + int64(b[j]-'0')
+			j++
+		}
+		whole := j - first
+		fraction := 0
+		if b[j] == '.' {
+			point := j + 1
+			j = point
+			if chunk := binary.LittleEndian.Uint64(b[j:]); eightDigits(chunk) {
+				m = m*100_000_000 + int64(parseEight(chunk))
+				j += 8
+			}
+			for b[j]-'0' < 10 {
+				m = m*10 + int64(b[j]-'0')
+				j++
+			}
+			if fraction = j - point; fraction == 0 {
+				return -1, 0
+			}
+		}
+		var bits uint32
+		fast := whole > 0 && (b[first] != '0' || whole == 1) && whole+fraction <= 18 && b[j]|0x20 != 'e'
+		if fast {
+			// Three roundings, so nearer than eight units to the true value: see float32At. Zero is left to it too, for its sign.
+			d := float64(m) * inverse[fraction]
+			low := math.Float64bits(d) & (1<<29 - 1)
+			fast = low-(1<<28-8) > 16 && m != 0
+			bits = math.Float32bits(float32(d))
+			if negative {
+				bits |= 1 << 31
+			}
+		}
+		if !fast {
+			var v float32
+			if v, j = float32At(b, i, f.strict); j < 0 {
+				return -1, 0
+			}
+			bits = math.Float32bits(v)
+		}
+		at := len(data)
+		data = data[:at+4]
+		binary.LittleEndian.PutUint32(data[at:], bits)
+		n++
+		i = j
+		if b[i] <= ' ' {
+			i = space(b, i)
+		}
+		if b[i] != ',' {
+			if b[i] != ']' {
+				return -1, 0
+			}
+			f.data = data
 			return i + 1, n
 		}
 		if i++; b[i] <= ' ' {
@@ -351,11 +438,10 @@ func digits(b []byte, i int) (mantissa uint64, power, count int, negative, fract
 		fraction = true
 		i++
 		point := i
-		if i+8 <= len(b) { // always: the sentinel
-			if chunk := binary.LittleEndian.Uint64(b[i:]); eightDigits(chunk) {
-				mantissa = mantissa*100_000_000 + parseEight(chunk)
-				i += 8
-			}
+		// The sentinel is as long as a chunk.
+		if chunk := binary.LittleEndian.Uint64(b[i:]); eightDigits(chunk) {
+			mantissa = mantissa*100_000_000 + parseEight(chunk)
+			i += 8
 		}
 		for b[i]-'0' < 10 {
 			mantissa = mantissa*10 + uint64(b[i]-'0')

@@ -61,8 +61,19 @@ func begin(b []byte) int {
 }
 
 // skip checks the value that begins at b[i] and returns the offset after it. Strict refuses NaN and the infinities.
-// It does not recurse, so that no document can exhaust the stack.
 func skip(b []byte, i int, strict bool) (int, *syntaxError) {
+	switch b[i] {
+	case '"':
+		return skipString(b, i)
+	case '[', '{', 't', 'f', 'n':
+		return skipNested(b, i, strict)
+	}
+	end, _, err := skipNumber(b, i, strict)
+	return end, err
+}
+
+// skipNested is skip for any value. It does not recurse, so that no document can exhaust the stack.
+func skipNested(b []byte, i int, strict bool) (int, *syntaxError) {
 	var (
 		kinds [maxDepth]byte // '[' or '{' of each open list and object
 		depth int

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,7 +158,18 @@ func (h *handler) logRequest(r *http.Request, o api.Observation, status int, err
 }
 
 // answer writes the body of a good answer to s.enc.out.
-func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to route, start time.Time, o *api.Observation) *inference.Error {
+func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to route, start time.Time, o *api.Observation) (failure *inference.Error) {
+	defer func() {
+		p := recover()
+		switch {
+		case p == nil:
+		case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it so
+			panic(p)
+		default:
+			h.log.Error("a request broke the code that served it", "model", to.spec.Model, "err", p, "stack", string(debug.Stack()))
+			failure = inference.Errorf(inference.Internal, inference.ReasonRuntime, "internal error; the log of inferd has the cause")
+		}
+	}()
 	if to.spec.Model == "" && to.act != actList {
 		return invalid("Missing model name in request.")
 	}

@@ -408,3 +408,40 @@ func TestRequestsDoNotMix(t *testing.T) {
 		}
 	}
 }
+
+// A panic is one request's failure: it is answered, counted and unpinned.
+func TestPanicIsAnswered(t *testing.T) {
+	a := serve(t, Options{}, one(in("x", tensor.Float)), &servable{predict: func(context.Context, *inference.Request) (*inference.Response, error) {
+		panic("broken invariant")
+	}})
+	resp, got := a.do(t, "POST", "/v1/models/m:predict", `{"instances":[1]}`)
+	if resp.StatusCode != 500 || strings.Contains(got, "invariant") {
+		t.Errorf("%d %s", resp.StatusCode, got)
+	}
+	if o := a.last(t, 1); o.Code != inference.Internal {
+		t.Errorf("observed %+v", o)
+	}
+	if _, drained := a.catalog.Retire("m", 7); !closed(drained) {
+		t.Error("the version is still pinned")
+	}
+}
+
+// Whoever failed a request may still hold its inputs, so their memory is not another request's.
+func TestMemoryOfAFailedRequestIsLeftAlone(t *testing.T) {
+	var kept *tensor.Tensor
+	c := inference.NewCatalog()
+	c.Publish(one(in("x", tensor.Float)), &servable{predict: func(_ context.Context, req *inference.Request) (*inference.Response, error) {
+		if kept == nil {
+			kept = req.Inputs[0]
+			return nil, inference.Errorf(inference.DeadlineExceeded, inference.ReasonDeadline, "late")
+		}
+		return inference.NewResponse(req.Inputs, nil), nil
+	}})
+	h := New(api.New(c, api.Options{}), Options{})
+	for _, body := range []string{`{"instances":[1,2,3]}`, `{"instances":[4,5,6]}`, `{"instances":[7,8]}`} {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "POST", "/v1/models/m:predict", strings.NewReader(body)))
+	}
+	if got := show(kept); got != "float [3] 1 2 3" {
+		t.Errorf("the failed request's input became %s", got)
+	}
+}
