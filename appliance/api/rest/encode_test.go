@@ -29,7 +29,9 @@ func encoded(row, strict bool, names string, outputs ...*tensor.Tensor) (string,
 }
 
 func TestEncode(t *testing.T) {
-	data := func(d tensor.DType, shape tensor.Shape, b ...byte) *tensor.Tensor { return must(tensor.New(d, shape, b)) }
+	data := func(d tensor.DType, shape tensor.Shape, b ...byte) *tensor.Tensor {
+		return must(tensor.New(d, shape, b))
+	}
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	for name, c := range map[string]struct {
 		row     bool
@@ -169,12 +171,12 @@ func TestFloatsAreLaidOutAsTheReferenceDoes(t *testing.T) {
 		case 2:
 			f, d = rnd.Float32(), rnd.Float64()
 		}
-		if f-f == 0 {
+		if finite(float64(f)) {
 			if got, want := string(appendFloat32(nil, f)), reference(float64(f), 32, 9); got != want {
 				t.Fatalf("float32 %x: %s, want %s", math.Float32bits(f), got, want)
 			}
 		}
-		if d-d == 0 {
+		if finite(d) {
 			if got, want := string(appendFloat64(nil, d)), reference(d, 64, 17); got != want {
 				t.Fatalf("float64 %x: %s, want %s", math.Float64bits(d), got, want)
 			}

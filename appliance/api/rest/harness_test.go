@@ -199,5 +199,7 @@ func (a *appliance) do(tb testing.TB, method, path, body string, headers ...stri
 
 // answerWith is a servable that does nothing but answer.
 func answerWith(outputs []*tensor.Tensor) func(context.Context, *inference.Request) (*inference.Response, error) {
-	return func(context.Context, *inference.Request) (*inference.Response, error) { return inference.NewResponse(outputs, nil), nil }
+	return func(context.Context, *inference.Request) (*inference.Response, error) {
+		return inference.NewResponse(outputs, nil), nil
+	}
 }

@@ -3,6 +3,7 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"net/http"
@@ -161,14 +162,14 @@ func (h *handler) logRequest(r *http.Request, o api.Observation, status int, err
 func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to route, start time.Time, o *api.Observation) (failure *inference.Error) {
 	defer func() {
 		p := recover()
-		switch {
-		case p == nil:
-		case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it so
-			panic(p)
-		default:
-			h.log.Error("a request broke the code that served it", "model", to.spec.Model, "err", p, "stack", string(debug.Stack()))
-			failure = inference.Errorf(inference.Internal, inference.ReasonRuntime, "internal error; the log of inferd has the cause")
+		if p == nil {
+			return
 		}
+		if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			panic(p) // net/http knows what to do with it
+		}
+		h.log.Error("a request broke the code that served it", "model", to.spec.Model, "err", p, "stack", string(debug.Stack()))
+		failure = inference.Errorf(inference.Internal, inference.ReasonRuntime, "internal error; the log of inferd has the cause")
 	}()
 	if to.spec.Model == "" && to.act != actList {
 		return invalid("Missing model name in request.")
