@@ -33,12 +33,12 @@ func (l *loop) startCheck(m *model, v *version) {
 			var c checked
 			c.info, c.broken = l.o.Read(v.dir)
 			switch {
-			case c.broken != nil:
+			case c.broken != nil && !errors.Is(c.broken, savedmodel.ErrIncomplete) && !hopeless(c.broken):
 				// A folder without a graph may hold something that can be named, with the command that makes it right.
 				if says := l.o.Diagnose(v.dir); says != "" {
 					c.broken = &inference.Error{Code: codeOr(c.broken, inference.FailedPrecondition), Msg: says, Err: c.broken}
 				}
-			case want != nil:
+			case c.broken == nil && want != nil:
 				c.refused = l.o.Assert(c.info, want)
 			}
 			l.post(func() {
@@ -62,7 +62,7 @@ func (l *loop) checked(m *model, v *version, c checked, digest string, final boo
 		}
 	case v.sight.Print.Digest != digest:
 		l.reset(m, v, "its files are still changing")
-	case c.broken != nil && final:
+	case c.broken != nil && (final || hopeless(c.broken)):
 		l.refuse(m, v, codeOr(c.broken, inference.FailedPrecondition), message(c.broken))
 	case c.broken != nil:
 		v.tried, v.incomplete, v.final = digest, message(c.broken), final
@@ -78,6 +78,11 @@ func (l *loop) checked(m *model, v *version, c checked, digest string, final boo
 		l.set(m, v, StateSeen, "waiting for its turn")
 	}
 	l.tend(m, now)
+}
+
+// hopeless reports whether a folder that reads like that is as whole as it will be.
+func hopeless(err error) bool {
+	return errors.Is(err, savedmodel.ErrTags) || errors.Is(err, savedmodel.ErrUnsupported)
 }
 
 // message is the text of an error for an operator.
@@ -169,6 +174,11 @@ func (c *Controller) load(ctx context.Context, cand Candidate, digest string, wa
 	}
 	warming()
 	proof, err := Probe(ctx, r, cand.Info.Signatures, c.opts.Probe)
+	if len(cand.Info.Signatures) == 0 {
+		for _, key := range sortedKeys(cand.Info.Refused) {
+			proof.Unproven += fmt.Sprintf("; signature %q cannot be served: %s", key, cand.Info.Refused[key])
+		}
+	}
 	// The comparison comes after the run, for tables and other assets may be read as late as that.
 	if !c.same(cand.Dir, digest) {
 		err = errTorn
@@ -260,6 +270,9 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	l.log.Info("version live", "model", m.Name, "version", v.number, "took", out.took.String(), "bytes", v.sight.Print.Bytes)
 	if out.proof.Unproven != "" {
 		l.log.Warn("version is live without proof", "model", m.Name, "version", v.number, "err", out.proof.Unproven)
+	}
+	for _, key := range sortedKeys(cand.Info.Refused) {
+		l.log.Warn("signature cannot be served", "model", m.Name, "version", v.number, "signature", key, "reason", cand.Info.Refused[key])
 	}
 	for _, w := range out.proof.Warnings() {
 		l.log.Warn("made-up run gave odd numbers", "model", m.Name, "version", v.number, "err", w)
