@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 const maxEntries = 2000 // of a directory; what lies after them is not looked at
@@ -51,7 +52,8 @@ func isNumber(name string) bool {
 	return err == nil
 }
 
-// list has the names of the regular files and of the folders in dir, sorted. Hidden ones are left out.
+// list has the names of the regular files and of the folders in dir, sorted. Hidden ones are left out, and names that would break a
+// line of the log.
 func list(dir string) (files, dirs []string) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -63,7 +65,7 @@ func list(dir string) (files, dirs []string) {
 		return nil, nil
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
+		if strings.HasPrefix(e.Name(), ".") || strings.IndexFunc(e.Name(), unicode.IsControl) >= 0 {
 			continue
 		}
 		mode := e.Type()

@@ -21,6 +21,7 @@ import (
 	typespb "github.com/wamuir/graft/tensorflow/core/framework/types_go_proto"
 	pb "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
 
+	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -132,6 +133,29 @@ func TestSignatureDetails(t *testing.T) {
 	}
 	if s.Input("a") != 0 || s.Input("b") != 1 || s.Output("diff") != 0 || s.Output("sum") != 1 {
 		t.Errorf("not sorted: %v, %v", s.Inputs, s.Outputs)
+	}
+}
+
+// TensorFlow 2 saves a ragged input as two dense ones, which must not be joined with another request's.
+func TestRaggedInputIsNotBatched(t *testing.T) {
+	ragged := func(splits tensor.DType, rank int) *inference.Signature {
+		m := modeltest.TwoInputs()
+		d := m.Meta.SignatureDef["serving_default"]
+		any := &shapepb.TensorShapeProto_Dim{Size: -1}
+		d.Inputs["a"].TensorShape.Dim = []*shapepb.TensorShapeProto_Dim{any}
+		d.Inputs["a_1"] = d.Inputs["b"]
+		delete(d.Inputs, "b")
+		d.Inputs["a_1"].Dtype = typespb.DataType(splits)
+		d.Inputs["a_1"].TensorShape.Dim = slices.Repeat([]*shapepb.TensorShapeProto_Dim{any}, rank)
+		return mustRead(t, m).Signatures["serving_default"]
+	}
+	if s := ragged(tensor.Int64, 1); s.Batchable || !strings.Contains(s.Unbatchable, "row splits of a ragged tensor") {
+		t.Errorf("values and row splits: %+v", s)
+	}
+	for _, s := range []*inference.Signature{ragged(tensor.Int64, 2), ragged(tensor.Float, 1)} {
+		if !s.Batchable {
+			t.Errorf("no row splits: %s", s.Unbatchable)
+		}
 	}
 }
 

@@ -126,5 +126,21 @@ func unbatchable(s *inference.Signature, op, where string) string {
 	if why := check("input", s.Inputs); why != "" {
 		return why
 	}
-	return check("output", s.Outputs)
+	if why := check("output", s.Outputs); why != "" {
+		return why
+	}
+	return raggedInput(s)
+}
+
+// raggedInput finds a ragged input as TensorFlow 2 saves it: "x" with the values and "x_1" with the row splits, INT64[-1]. Splits that are
+// joined end to end mean something else, and the answers would be wrong without an error. An input that only looks so costs speed.
+func raggedInput(s *inference.Signature) string {
+	for i := range s.Inputs {
+		t := &s.Inputs[i]
+		values, ok := strings.CutSuffix(t.Alias, "_1")
+		if ok && s.Input(values) >= 0 && t.DType == tensor.Int64 && t.Shape.Equal(tensor.Shape{-1}) {
+			return fmt.Sprintf("inputs %q and %q look like the values and the row splits of a ragged tensor", values, t.Alias)
+		}
+	}
+	return ""
 }

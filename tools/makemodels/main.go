@@ -36,7 +36,7 @@ func run(args []string, out io.Writer) error {
 	all := modeltest.All()
 	if *list {
 		for _, name := range slices.Sorted(maps.Keys(all)) {
-			fmt.Fprintln(out, name) //nolint:errcheck // stdout
+			fmt.Fprintln(out, name)
 		}
 		return nil
 	}
@@ -64,7 +64,7 @@ func run(args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(out, path) //nolint:errcheck // stdout
+		fmt.Fprintln(out, path)
 	}
 	return nil
 }

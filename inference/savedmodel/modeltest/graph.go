@@ -159,7 +159,7 @@ func (b *builder) sign(key string, inputs, outputs []io) *pb.SignatureDef {
 		}
 		return m
 	}
-	s := &pb.SignatureDef{Inputs: side(inputs), Outputs: side(outputs), MethodName: "tensorflow/serving/predict"}
+	s := &pb.SignatureDef{Inputs: side(inputs), Outputs: side(outputs), MethodName: "tensorflow/serving/predict"} //nolint:staticcheck // metadata shows it still
 	b.signatures[key] = s
 	return s
 }
