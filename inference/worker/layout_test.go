@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -277,8 +278,17 @@ func TestProcField(t *testing.T) {
 	}
 }
 
+func TestRunnable(t *testing.T) {
+	for text, want := range map[string]int{"0.20 0.18 0.12 3/80 11206\n": 3, "": 0, "1 2 3 x/y 4": 0, "1 2 3": 0} {
+		if got := runnable([]byte(text)); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+}
+
 func TestSpinnerLearns(t *testing.T) {
 	var s spinner
+	s.looked.Store(math.MaxInt64 / 2) // it has just looked, and the processors were free
 	var polled atomic.Int64
 	never := func() bool { polled.Add(1); return false }
 	for range 10 * probe {

@@ -25,9 +25,13 @@ import (
 const (
 	envHostile = "INFERD_TEST_HOSTILE"
 	envCore    = "INFERD_TEST_CORE"
+	envNoSpin  = "INFERD_TEST_NO_SPIN" // for comparing: neither side polls
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(envNoSpin) != "" {
+		canSpin = false
+	}
 	switch {
 	case IsWorker() && os.Getenv(envHostile) != "":
 		hostileMain(os.Getenv(envHostile))

@@ -52,3 +52,12 @@ func procField(text []byte, name string) int64 {
 	}
 	return 0
 }
+
+// State is how the worker is at the moment. Unlike Stats it costs nothing.
+func (m *Model) State() State {
+	if m.closed.Load() {
+		return Closed
+	}
+	s, _ := m.unit.stats()
+	return s.State
+}
