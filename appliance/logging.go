@@ -39,7 +39,9 @@ var logKeys = []string{
 	"policy",
 	"poll", // how often it is looked
 	"from", "to",
-	"id", // of an error that a client was told
+	"id",                      // of an error that a client was told
+	"grpc", "http", "control", // the addresses of the doors
+	"source", "text", // of a line that TensorFlow wrote
 	"stack",
 	// TODO: when the updater and the worker are next changed: why and problem are reason, tries is attempt, pause is wait.
 	"why", "problem", "tries", "pause",

@@ -1116,3 +1116,27 @@ func TestOptions(t *testing.T) {
 		t.Fatalf("not every fault is told: %v", err)
 	}
 }
+
+// TestLoadThatOutranItsCancelling: a load that was done just before it was cancelled is not published, and its worker ends.
+func TestLoadThatOutranItsCancelling(t *testing.T) {
+	w := &world{t: t, catalog: inference.NewCatalog(), loads: make(map[string]int), open: 1}
+	c, err := New(w.catalog, Options{Read: readFake, Load: w.load,
+		Serve: func(*inference.Version, inference.Runner, Candidate, Proof) inference.Servable { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLoop(c)
+	m := l.add(Model{Name: "m", BasePath: t.TempDir()})
+	v := &version{number: 1, dir: "1", state: StateWarming, present: true}
+	m.versions["1"] = v
+	l.loaded(m, v, Candidate{}, "", outcome{runner: &fakeRunner{w: w}}, true)
+	if l.jobs != 1 {
+		t.Fatalf("%d jobs: the worker's end is not waited for", l.jobs)
+	}
+	(<-l.events)()
+	if w.open != 0 || l.jobs != 0 || w.catalog.Available("m") || v.state != StateSeen {
+		t.Fatalf("open %d, jobs %d, state %v", w.open, l.jobs, v.state)
+	}
+	// tend began a look; let it end.
+	close(l.gone)
+}

@@ -52,9 +52,11 @@ func TestZygoteDies(t *testing.T) {
 	}
 }
 
+const missingLibrary = "/nonexistent/libtensorflow.so"
+
 func TestZygoteThatCannotOpenTheLibrary(t *testing.T) {
 	h := &testHost{heard: make(chan struct{})}
-	h.Host = NewHost(HostOptions{UseZygote: true, Library: "/nonexistent/libtensorflow.so"})
+	h.Host = NewHost(HostOptions{UseZygote: true, Library: missingLibrary})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { _ = h.Run(ctx); close(done) }()

@@ -19,7 +19,6 @@ import (
 
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
-	_ "github.com/inferd/inferd/inference/tfrt" // has the zygote's constructor
 )
 
 const (
@@ -36,6 +35,8 @@ func TestMain(m *testing.M) {
 	case IsWorker() && os.Getenv(envHostile) != "":
 		hostileMain(os.Getenv(envHostile))
 		os.Exit(9)
+	case IsWorker() && os.Getenv(EnvWorker) != "" && os.Getenv(EnvWorker) != missingLibrary:
+		os.Exit(Main(openReal))
 	case IsWorker():
 		os.Exit(Main(openFake))
 	case os.Getenv(envCore) != "":
@@ -194,14 +195,20 @@ type testHost struct {
 
 func startHost(tb testing.TB, zygote bool, env ...string) *testHost {
 	tb.Helper()
+	return startHostWith(tb, HostOptions{UseZygote: zygote, Env: env})
+}
+
+func startHostWith(tb testing.TB, opts HostOptions) *testHost {
+	tb.Helper()
 	th := &testHost{heard: make(chan struct{})}
-	th.Host = NewHost(HostOptions{UseZygote: zygote, Env: env, Stderr: func(model string, version int64, line string) {
+	opts.Stderr = func(model string, version int64, line string) {
 		th.mu.Lock()
 		defer th.mu.Unlock()
 		th.lines = append(th.lines, fmt.Sprintf("%s/%d %s", model, version, line))
 		close(th.heard)
 		th.heard = make(chan struct{})
-	}})
+	}
+	th.Host = NewHost(opts)
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = th.Run(ctx) })

@@ -1,0 +1,330 @@
+// Package appliance builds every part of inferd from a configuration and runs them in order. It alone knows everybody.
+//
+// Invariants:
+//  1. The doors open before anything slow is done: the ports answer (live) while the runtime and the models are still loading.
+//  2. Stages start bottom-up and stop top-down: doors, then updater (drains and ends workers), then the worker host.
+//  3. Nothing a model does ends the appliance. Only a door that cannot be opened, or a part that breaks its own rules, does.
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"google.golang.org/grpc"
+
+	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/rest"
+	"github.com/inferd/inferd/appliance/api/rpc"
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/appliance/control"
+	"github.com/inferd/inferd/appliance/health"
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/savedmodel"
+	"github.com/inferd/inferd/inference/tfrt"
+	"github.com/inferd/inferd/inference/worker"
+	"github.com/inferd/inferd/updater"
+)
+
+// Options of an Appliance. Zero means default.
+type Options struct {
+	Version string
+	Log     *slog.Logger // nil discards
+	// Ignored is what TensorFlow Serving's command line asked for and inferd does not do; each is logged once.
+	Ignored []config.Ignored
+	// Executable is the binary that workers run; empty means this one.
+	Executable string
+	// Ready, when not nil, is called once with the bound addresses when the doors are open.
+	Ready func(grpc, http net.Addr)
+}
+
+// Appliance is one inferd.
+type Appliance struct {
+	// immutable after New
+	cfg     *config.Config
+	opts    Options
+	log     *slog.Logger
+	since   time.Time
+	catalog *inference.Catalog
+	service *api.Service
+	metrics *metrics
+	load    *loader
+	updater *updater.Controller
+	health  *health.Tracker
+
+	draining chan struct{} // closed when the doors begin to close
+	stop     sync.Once
+
+	// set by Run before the doors open
+	doors doors
+}
+
+// New builds the parts. It looks for the runtime, and opens and starts nothing.
+func New(cfg *config.Config, opts Options) (*Appliance, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
+		health: health.New(), draining: make(chan struct{})}
+	a.service = api.New(a.catalog, api.Options{Observe: a.metrics.request, Log: opts.Log})
+
+	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers()}
+	found, err := tfrt.Find(cfg.Runtime.Library)
+	if err != nil {
+		a.load.missing = err
+	} else {
+		a.load.library = found.Path
+	}
+	a.load.host = worker.NewHost(worker.HostOptions{
+		Executable: opts.Executable, Library: a.load.library, UseZygote: cfg.Runtime.Zygote && a.load.library != "",
+		Log: opts.Log, Stderr: a.workerLine,
+	})
+	a.updater, err = updater.New(a.catalog, updater.Options{
+		ModelsDir: cfg.ModelsDir, Models: a.models(),
+		Discovered: func(m *updater.Model) {
+			c, _ := cfg.Model(m.Name)
+			fill(m, c)
+		},
+		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, PollOnly: !cfg.Updater.Watch,
+		DrainTimeout: cfg.DrainTimeout,
+		Read:         a.load.read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert,
+		Load: a.load.load, Serve: a.load.serve,
+		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
+		Log:   opts.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.metrics.registry.MustRegister(&states{a})
+	return a, nil
+}
+
+// models are the configured ones as the updater takes them.
+func (a *Appliance) models() (out []updater.Model) {
+	for _, c := range a.cfg.Models {
+		m := updater.Model{Name: c.Name, BasePath: c.BasePath}
+		fill(&m, c)
+		out = append(out, m)
+	}
+	return out
+}
+
+func fill(m *updater.Model, c config.Model) {
+	m.Policy = updater.Policy{All: c.VersionPolicy.All, Specific: c.VersionPolicy.Specific, Latest: c.VersionPolicy.Latest}
+	m.Labels, m.Optional, m.Assert = c.VersionLabels, c.Optional, c.Signatures
+	m.DefaultDeadline, m.StrictShapes = c.DefaultDeadline, c.StrictShapes
+	m.Settings = c
+}
+
+func workerMemory(r inference.Runner) (int64, bool) {
+	m, ok := r.(*worker.Model)
+	if !ok {
+		return 0, false
+	}
+	bytes := m.Stats().Memory.Resident
+	return bytes, bytes > 0
+}
+
+// workerLine logs what a worker wrote: TensorFlow's own lines with their level, anything else as a warning.
+func (a *Appliance) workerLine(model string, version int64, line string) {
+	level, source, msg := tfrt.ParseLog(line)
+	if msg == "" {
+		return
+	}
+	if level < slog.LevelWarn {
+		level = slog.LevelDebug // TensorFlow is talkative while all is well
+	}
+	a.log.Log(context.Background(), level, "tensorflow", "model", model, "version", version, "source", source, "text", msg)
+}
+
+// Run opens the doors and serves until ctx ends, then drains and returns nil. Any other end is an error.
+func (a *Appliance) Run(ctx context.Context) error {
+	if err := a.doors.open(a.cfg); err != nil {
+		return err
+	}
+	for _, i := range a.opts.Ignored {
+		a.log.Warn("setting has no meaning here and changes nothing", "name", i.Name, "reason", i.Reason)
+	}
+	if w := a.cfg.OpenWarning(); w != "" {
+		a.log.Warn("ports are open", "reason", w)
+	}
+	if a.load.missing != nil {
+		a.log.Error("no TensorFlow runtime, nothing can be served", "err", a.load.missing)
+	}
+	err := runStages(ctx, []stage{
+		{"worker host", func(ctx context.Context, ready func()) error { ready(); return a.load.host.Run(ctx) }},
+		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
+		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
+		{"doors", a.serve},
+	})
+	a.log.Info("stopped", "err", err)
+	return err
+}
+
+// doors are the open listeners.
+type doors struct {
+	grpc, http, grpcSocket, control net.Listener
+}
+
+// open binds every configured address, or none.
+func (d *doors) open(cfg *config.Config) (err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range d.all() {
+				_ = l.Close()
+			}
+		}
+	}()
+	for _, o := range []struct {
+		l             *net.Listener
+		network, addr string
+	}{{&d.grpc, "tcp", cfg.Listen.GRPC}, {&d.http, "tcp", cfg.Listen.HTTP}} {
+		if o.addr == "" {
+			continue
+		}
+		if *o.l, err = net.Listen(o.network, o.addr); err != nil {
+			return fmt.Errorf("%w; stop what uses it, or choose another address", err)
+		}
+		if n := cfg.Limits.MaxConnections; n > 0 {
+			*o.l = netutil.LimitListener(*o.l, n)
+		}
+	}
+	if cfg.Listen.GRPCSocket != "" {
+		if d.grpcSocket, err = control.Listen(cfg.Listen.GRPCSocket); err != nil {
+			return err
+		}
+	}
+	d.control, err = control.Listen(cfg.ControlSocket())
+	return err
+}
+
+func (d *doors) all() (open []net.Listener) {
+	for _, l := range []net.Listener{d.grpc, d.http, d.grpcSocket, d.control} {
+		if l != nil {
+			open = append(open, l)
+		}
+	}
+	return open
+}
+
+// serve runs the servers until ctx ends, then lets requests in flight finish for the drain timeout.
+func (a *Appliance) serve(ctx context.Context, ready func()) error {
+	front := a.front()
+	servers := []*http.Server{}
+	failed := make(chan error, 4)
+	serveHTTP := func(l net.Listener, h http.Handler) {
+		if l == nil {
+			return
+		}
+		s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+		servers = append(servers, s)
+		go func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		}()
+	}
+	serveHTTP(a.doors.http, front)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, REST: front}))
+
+	opts := a.rpcOptions()
+	g := grpc.NewServer(rpc.ServerOptions(opts)...)
+	rpc.Register(g, a.service, opts)
+	for _, l := range []net.Listener{a.doors.grpc, a.doors.grpcSocket} {
+		if l == nil {
+			continue
+		}
+		go func() {
+			if err := g.Serve(l); err != nil {
+				failed <- err
+			}
+		}()
+	}
+	if a.opts.Ready != nil {
+		a.opts.Ready(address(a.doors.grpc), address(a.doors.http))
+	}
+	a.log.Info("doors are open", "grpc", str(a.doors.grpc), "http", str(a.doors.http), "control", str(a.doors.control))
+	ready()
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	a.stop.Do(func() { close(a.draining) })
+	a.drain(servers, g)
+	return err
+}
+
+// drain closes the doors: no new request is taken, those in flight finish, and after the deadline what is left is cut off.
+func (a *Appliance) drain(servers []*http.Server, g *grpc.Server) {
+	a.log.Info("draining", "wait", a.cfg.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(func() {
+			if s.Shutdown(ctx) != nil {
+				_ = s.Close()
+			}
+		})
+	}
+	wg.Go(func() {
+		stopped := context.AfterFunc(ctx, g.Stop)
+		g.GracefulStop()
+		stopped()
+	})
+	wg.Wait()
+}
+
+// front is the HTTP port: REST, health and metrics.
+func (a *Appliance) front() http.Handler {
+	mux := http.NewServeMux()
+	v1 := rest.New(a.service, rest.Options{
+		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON, CORS: a.cfg.REST.CORS, Log: a.log,
+	})
+	for _, path := range a.cfg.Monitoring.Paths {
+		mux.Handle("GET "+path, a.metrics.handler())
+	}
+	mux.HandleFunc("GET /healthz", a.liveness)
+	mux.HandleFunc("GET /v2/health/live", a.liveness)
+	mux.HandleFunc("GET /readyz", a.readiness)
+	mux.HandleFunc("GET /v2/health/ready", a.readiness)
+	mux.Handle("/", v1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The mux knows case and redirects unclean paths; TensorFlow Serving's surface is matched as it was sent.
+		if len(r.URL.Path) >= 3 && strings.EqualFold(r.URL.Path[:3], "/v1") {
+			v1.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (a *Appliance) rpcOptions() rpc.Options {
+	return rpc.Options{
+		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent,
+		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log,
+	}
+}
+
+func address(l net.Listener) net.Addr {
+	if l == nil {
+		return nil
+	}
+	return l.Addr()
+}
+
+func str(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}

@@ -1,0 +1,93 @@
+// trial.go: versions outside a running appliance: for `inferd check --load` and for benches.
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/savedmodel"
+	"github.com/inferd/inferd/inference/tfrt"
+	"github.com/inferd/inferd/inference/worker"
+	"github.com/inferd/inferd/updater"
+)
+
+// Trial loads versions as the appliance does, without doors and without a catalog.
+type Trial struct {
+	load *loader
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// NewTrial starts a worker host. Close ends it.
+func NewTrial(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Trial, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	found, err := tfrt.Find(cfg.Runtime.Library)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	t := &Trial{stop: stop, done: make(chan struct{}), load: &loader{
+		cfg: cfg, library: found.Path, metrics: newMetrics(""), log: log, live: newWorkers(),
+		host: worker.NewHost(worker.HostOptions{Library: found.Path, UseZygote: cfg.Runtime.Zygote, Log: log}),
+	}}
+	go func() {
+		defer close(t.done)
+		_ = t.load.host.Run(ctx) // it ends with ctx and has nothing to report
+	}()
+	return t, nil
+}
+
+// Open loads and proves the version folder dir and returns it as the catalog would get it. The caller closes the servable before the Trial.
+func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *inference.Version, updater.Proof, error) {
+	info, err := t.load.read(dir)
+	if err != nil {
+		return nil, nil, updater.Proof{}, err
+	}
+	m, _ := t.load.cfg.Model("trial")
+	c := updater.Candidate{Model: updater.Model{Name: "trial", Settings: m}, Number: 1, Dir: dir, Info: info, Attempt: 1}
+	r, err := t.load.load(ctx, c)
+	if err != nil {
+		return nil, nil, updater.Proof{}, err
+	}
+	proof, err := updater.Probe(ctx, r, info.Signatures, updater.ProbeOptions{Memory: workerMemory})
+	if err != nil {
+		_ = r.Close()
+		return nil, nil, proof, fmt.Errorf("made-up run: %w", err)
+	}
+	v := &inference.Version{Model: "trial", Number: 1, Dir: dir, Signatures: info.Signatures, Defs: info.Defs, Unproven: proof.Unproven}
+	return t.load.serve(v, r, c, proof), v, proof, nil
+}
+
+// Workers are the statistics of the open versions' workers.
+func (t *Trial) Workers() (all []worker.Stats) {
+	for _, s := range t.load.live.all() {
+		if st, ok := s.stats(); ok {
+			all = append(all, st)
+		}
+	}
+	return all
+}
+
+// Close ends the workers' host.
+func (t *Trial) Close() {
+	t.stop()
+	<-t.done
+}
+
+// try opens one version and says how it went, after what is known already.
+func (t *Trial) try(ctx context.Context, dir string, info *savedmodel.Info, known string) (ok bool, message string) {
+	s, _, proof, err := t.Open(ctx, dir)
+	if err != nil {
+		return false, known + ", but: " + err.Error()
+	}
+	_ = s.Close() // the process ends either way
+	if proof.Unproven != "" {
+		return true, known + "; it loads; unproven: " + proof.Unproven
+	}
+	return true, fmt.Sprintf("%s; it loads and its %d signatures were tried", known, len(info.Signatures))
+}

@@ -1,0 +1,322 @@
+// predict.go: one prediction from the command line. JSON goes over REST, .npy and raw numbers over gRPC.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	framework "github.com/wamuir/graft/tensorflow/core/framework/tensor_go_proto"
+	shapepb "github.com/wamuir/graft/tensorflow/core/framework/tensor_shape_go_proto"
+	typespb "github.com/wamuir/graft/tensorflow/core/framework/types_go_proto"
+	serving "github.com/wamuir/graft/tensorflow/serving/apis_go_proto"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/inferd/inferd/inference/tensor"
+)
+
+// maxInput bounds what is read from a file or from standard input.
+const maxInput = 1 << 30
+
+type predictFlags struct {
+	version, label, signature string
+	input, format, dtype      string
+	shape                     string
+	grpc                      string
+	timeout                   time.Duration
+}
+
+func predictCommand(e *env) *cobra.Command {
+	var f predictFlags
+	cmd := &cobra.Command{
+		Use:   "predict MODEL [FILE]",
+		Short: "Ask a running inferd for a prediction; the input is a file, or standard input",
+		Long: "The input is JSON as TensorFlow Serving's REST takes it ({\"instances\": ...} or {\"inputs\": ...}; anything else is taken as the inputs),\n" +
+			"or a NumPy file (.npy), or raw little-endian numbers with --dtype and --shape.",
+		Example: "  echo '[[1.0], [2.0]]' | inferd predict half_plus_two\n  inferd predict mobilenet photo.npy --input image\n" +
+			"  inferd predict sensor readings.f32 --format raw --dtype float --shape 1,128",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return usageError{fmt.Errorf("%s takes a model and at most one file; got %d arguments", cmd.CommandPath(), len(args))}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file := "-"
+			if len(args) == 2 {
+				file = args[1]
+			}
+			data, err := e.read(file)
+			if err != nil {
+				return err
+			}
+			if f.format == "" {
+				f.format = guessFormat(file, data)
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+			defer cancel()
+			switch f.format {
+			case "json":
+				return e.predictJSON(ctx, args[0], data, f)
+			case "npy", "raw":
+				t, err := f.tensor(data)
+				if err != nil {
+					return usageError{fmt.Errorf("%s: %w", file, err)}
+				}
+				return e.predictTensor(ctx, args[0], t, f)
+			default:
+				return usageError{fmt.Errorf("--format %s: json, npy or raw", f.format)}
+			}
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.version, "version", "", "version number (default: the highest that is available)")
+	flags.StringVar(&f.label, "label", "", "version label")
+	flags.StringVar(&f.signature, "signature", "", "signature (default: serving_default)")
+	flags.StringVar(&f.input, "input", "", "the input that an .npy or raw file is (default: the only one)")
+	flags.StringVar(&f.format, "format", "", "json, npy or raw (default: by the file)")
+	flags.StringVar(&f.dtype, "dtype", "", "element type of raw input: float, int32, uint8, ...")
+	flags.StringVar(&f.shape, "shape", "", "shape of raw input: 1,224,224,3")
+	flags.StringVar(&f.grpc, "grpc", "", "host:port of gRPC, for .npy and raw input (default: the running inferd's)")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "deadline of the request")
+	return cmd
+}
+
+func (e *env) read(file string) ([]byte, error) {
+	in := e.in
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	if err == nil && len(data) > maxInput {
+		err = fmt.Errorf("%s is larger than %d bytes", file, maxInput)
+	}
+	return data, err
+}
+
+func guessFormat(file string, data []byte) string {
+	switch {
+	case bytes.HasPrefix(data, []byte(npyMagic)):
+		return "npy"
+	case strings.HasSuffix(file, ".raw") || strings.HasSuffix(file, ".bin"):
+		return "raw"
+	default:
+		return "json"
+	}
+}
+
+func (f predictFlags) tensor(data []byte) (*tensor.Tensor, error) {
+	if f.format == "npy" {
+		return readNPY(data)
+	}
+	d, ok := tensor.ParseDType(f.dtype)
+	if !ok || d.Size() == 0 {
+		return nil, fmt.Errorf("raw input needs --dtype (float, int32, uint8, ...), not %q", f.dtype)
+	}
+	var shape tensor.Shape
+	if f.shape == "" {
+		shape = tensor.Shape{1, int64(len(data) / d.Size())}
+	}
+	for part := range strings.SplitSeq(f.shape, ",") {
+		if f.shape == "" {
+			break
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(part), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("--shape %s: numbers with commas, as in 1,224,224,3", f.shape)
+		}
+		shape = append(shape, n)
+	}
+	return tensor.New(d, shape, data)
+}
+
+// predictJSON sends the document as it is when it has the form of a request, else as the inputs.
+func (e *env) predictJSON(ctx context.Context, model string, data []byte, f predictFlags) error {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(data, &members) != nil || (members["instances"] == nil && members["inputs"] == nil) {
+		members = map[string]json.RawMessage{"inputs": data}
+		if !json.Valid(data) {
+			return usageError{fmt.Errorf("the input is neither JSON nor an .npy file; --format raw takes plain numbers")}
+		}
+	}
+	if f.signature != "" {
+		name, err := json.Marshal(f.signature)
+		if err != nil {
+			return err
+		}
+		members["signature_name"] = name
+	}
+	body, err := json.Marshal(members)
+	if err != nil {
+		return err
+	}
+	path := "/v1/models/" + url.PathEscape(model)
+	switch {
+	case f.version != "":
+		path += "/versions/" + url.PathEscape(f.version)
+	case f.label != "":
+		path += "/labels/" + url.PathEscape(f.label)
+	}
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	status, answer, err := c.Do(ctx, http.MethodPost, path+":predict", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		var refused struct{ Error string }
+		if json.Unmarshal(answer, &refused) == nil && refused.Error != "" {
+			return fmt.Errorf("%s (HTTP %d)", refused.Error, status)
+		}
+		return fmt.Errorf("HTTP %d: %.200s", status, answer)
+	}
+	var got map[string]any
+	if e.output == "json" || json.Unmarshal(answer, &got) != nil { // NaN is no JSON; it is printed as it came
+		_, err := e.out.Write(append(bytes.TrimSpace(answer), '\n'))
+		return err
+	}
+	if p, ok := got["predictions"]; ok {
+		return e.printValues(map[string]any{"predictions": p})
+	}
+	if named, ok := got["outputs"].(map[string]any); ok {
+		return e.printValues(named)
+	}
+	return e.printValues(got)
+}
+
+// predictTensor sends one tensor as tensor_content.
+func (e *env) predictTensor(ctx context.Context, model string, t *tensor.Tensor, f predictFlags) error {
+	address := f.grpc
+	if address == "" {
+		c, err := e.client()
+		if err != nil {
+			return err
+		}
+		s, err := c.Status(ctx)
+		if err != nil {
+			return fmt.Errorf("%w (or say --grpc host:port)", err)
+		}
+		address = s.GRPC
+	}
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxInput), grpc.MaxCallSendMsgSize(maxInput)))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	spec := &serving.ModelSpec{Name: model, SignatureName: f.signature}
+	switch {
+	case f.version != "":
+		n, err := strconv.ParseInt(f.version, 10, 64)
+		if err != nil {
+			return usageError{fmt.Errorf("--version %s is not a number", f.version)}
+		}
+		spec.VersionChoice = &serving.ModelSpec_Version{Version: wrapperspb.Int64(n)}
+	case f.label != "":
+		spec.VersionChoice = &serving.ModelSpec_VersionLabel{VersionLabel: f.label}
+	}
+	input := f.input
+	if input == "" {
+		if input, err = onlyInput(ctx, conn, spec); err != nil {
+			return err
+		}
+	}
+	shape := &shapepb.TensorShapeProto{}
+	for _, d := range t.Shape {
+		shape.Dim = append(shape.Dim, &shapepb.TensorShapeProto_Dim{Size: d})
+	}
+	in := &framework.TensorProto{Dtype: typespb.DataType(t.DType), TensorShape: shape, TensorContent: t.Data, StringVal: t.Strings}
+	out := new(serving.PredictResponse)
+	err = conn.Invoke(ctx, "/tensorflow.serving.PredictionService/Predict",
+		&serving.PredictRequest{ModelSpec: spec, Inputs: map[string]*framework.TensorProto{input: in}}, out)
+	if err != nil {
+		return fmt.Errorf("predict: %w", err)
+	}
+	values := make(map[string]any)
+	for name, p := range out.GetOutputs() {
+		values[name] = nested(p)
+	}
+	return e.printValues(values)
+}
+
+// onlyInput asks the model's metadata for the name of its one input.
+func onlyInput(ctx context.Context, conn *grpc.ClientConn, spec *serving.ModelSpec) (string, error) {
+	meta := new(serving.GetModelMetadataResponse)
+	err := conn.Invoke(ctx, "/tensorflow.serving.PredictionService/GetModelMetadata",
+		&serving.GetModelMetadataRequest{ModelSpec: spec, MetadataField: []string{"signature_def"}}, meta)
+	if err != nil {
+		return "", fmt.Errorf("metadata: %w", err)
+	}
+	defs := new(serving.SignatureDefMap)
+	if err := meta.GetMetadata()["signature_def"].UnmarshalTo(defs); err != nil {
+		return "", fmt.Errorf("metadata: %w", err)
+	}
+	key := spec.GetSignatureName()
+	if key == "" {
+		key = "serving_default"
+	}
+	def, ok := defs.GetSignatureDef()[key]
+	if !ok {
+		return "", usageError{fmt.Errorf("model %s has no signature %q; --signature names another", spec.GetName(), key)}
+	}
+	var names []string
+	for name := range def.GetInputs() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if len(names) != 1 {
+		return "", usageError{fmt.Errorf("signature %q has the inputs %v; --input says which one the file is", key, names)}
+	}
+	return names[0], nil
+}
+
+// printValues prints named values: JSON, or a table with a line per row of the first dimension.
+func (e *env) printValues(values map[string]any) error {
+	return e.print(values, func(w io.Writer) {
+		names := make([]string, 0, len(values))
+		for name := range values {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+		for _, name := range names {
+			rows, ok := values[name].([]any)
+			if !ok {
+				rows = []any{values[name]}
+			}
+			for i, row := range rows {
+				text, err := json.Marshal(row)
+				if err != nil {
+					text = fmt.Append(nil, row)
+				}
+				const widest = 400
+				if len(text) > widest {
+					text = append(text[:widest], "... (-o json has all)"...)
+				}
+				fmt.Fprintf(t, "%s[%d]\t%s\n", name, i, text)
+			}
+		}
+		_ = t.Flush() // the terminal is gone when this fails
+	})
+}

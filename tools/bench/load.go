@@ -1,0 +1,207 @@
+// load.go: the load generators, as light as they can be, and the handlers that do nothing which they are compared with.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
+)
+
+// drive calls one from each of n connections until d has passed, and returns calls per second. Each connection is made by open, before
+// the clock starts.
+func drive(n int, d time.Duration, open func(i int) (call func() error, done func(), err error)) (float64, error) {
+	calls := make([]func() error, n)
+	for i := range calls {
+		call, done, err := open(i)
+		if err != nil {
+			return 0, err
+		}
+		defer done()
+		calls[i] = call
+		if err := call(); err != nil { // the first call of a connection is not measured
+			return 0, err
+		}
+	}
+	var count atomic.Int64
+	var failed atomic.Pointer[error]
+	var wg sync.WaitGroup
+	began := time.Now()
+	end := began.Add(d)
+	for _, call := range calls {
+		wg.Go(func() {
+			for time.Now().Before(end) && failed.Load() == nil {
+				if err := call(); err != nil {
+					failed.Store(&err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(count.Load()) / time.Since(began).Seconds(), nil
+}
+
+// httpCaller posts the same body again and again over one connection of its own.
+func httpCaller(address, path string, body []byte) func(int) (func() error, func(), error) {
+	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
+	request = append(request, body...)
+	return func(int) (func() error, func(), error) {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return nil, nil, err
+		}
+		r := bufio.NewReaderSize(conn, 64<<10)
+		call := func() error {
+			if _, err := conn.Write(request); err != nil {
+				return err
+			}
+			return readResponse(r)
+		}
+		return call, func() { _ = conn.Close() }, nil
+	}
+}
+
+// readResponse reads one HTTP/1.1 response, of either framing, and throws the body away. Another status than 200 is an error.
+func readResponse(r *bufio.Reader) error {
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	ok := bytes.HasPrefix(line, []byte("HTTP/1.1 200"))
+	status := ""
+	if !ok {
+		status = string(line)
+	}
+	length := -1
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if rest, found := bytes.CutPrefix(line, []byte("Content-Length: ")); found {
+			if length, err = strconv.Atoi(string(rest)); err != nil {
+				return err
+			}
+		}
+	}
+	if length < 0 {
+		if length, err = readChunks(r); err != nil {
+			return err
+		}
+	} else if _, err := r.Discard(length); err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("answered %s", strings.TrimSpace(status))
+	}
+	return nil
+}
+
+func readChunks(r *bufio.Reader) (total int, err error) {
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return total, err
+		}
+		n, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 16, 32)
+		if err != nil {
+			return total, err
+		}
+		if _, err := r.Discard(int(n) + 2); err != nil {
+			return total, err
+		}
+		if n == 0 {
+			return total, nil
+		}
+		total += int(n)
+	}
+}
+
+// rawCodec passes bytes through.
+type rawCodec struct{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
+}
+
+func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	*v.(*[]byte) = data.Materialize()
+	return nil
+}
+
+// grpcCaller sends the same message again and again over one connection of its own.
+func grpcCaller(address, method string, message []byte) func(int) (func() error, func(), error) {
+	return func(int) (func() error, func(), error) {
+		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)))
+		if err != nil {
+			return nil, nil, err
+		}
+		call := func() error {
+			var answer []byte
+			return conn.Invoke(context.Background(), method, &message, &answer)
+		}
+		return call, func() { _ = conn.Close() }, nil
+	}
+}
+
+// noop serves, in a process of its own, the two handlers that do nothing: each reads the whole request and writes a fixed answer of the
+// given size, on the servers that inferd uses. It prints its two addresses and ends when standard input does.
+func noop(answerHTTP, answerGRPC int) error {
+	hl, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	gl, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	answer := bytes.Repeat([]byte("x"), answerHTTP)
+	go func() {
+		_ = http.Serve(hl, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(answer)
+		}))
+	}()
+	fixed := bytes.Repeat([]byte("x"), answerGRPC)
+	s := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(1<<30))
+	s.RegisterService(&grpc.ServiceDesc{ServiceName: "tensorflow.serving.PredictionService", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
+		MethodName: "Predict",
+		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			var in []byte
+			if err := decode(&in); err != nil {
+				return nil, err
+			}
+			return &fixed, nil
+		},
+	}}}, nil)
+	go func() { _ = s.Serve(gl) }()
+	fmt.Println(hl.Addr(), gl.Addr())
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return nil
+}

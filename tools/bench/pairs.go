@@ -1,0 +1,86 @@
+// pairs.go: alternating pairs, their ratios, the median and its interval.
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+// ratios is one comparison: A over B, pair by pair.
+type ratios struct {
+	name   string
+	bound  float64 // the ratio asked for; 0 when only printed
+	below  bool    // the bound is an upper one
+	values []float64
+	a, b   []float64
+	unit   string
+}
+
+// pairs runs a and b in turn n times, in alternating order, and keeps the ratio of each pair.
+func pairs(name, unit string, bound float64, n int, a, b func() (float64, error)) (*ratios, error) {
+	r := &ratios{name: name, bound: bound, unit: unit}
+	for i := range n {
+		var va, vb float64
+		var err error
+		if i%2 == 0 {
+			if va, err = a(); err == nil {
+				vb, err = b()
+			}
+		} else if vb, err = b(); err == nil {
+			va, err = a()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s, pair %d: %w", name, i+1, err)
+		}
+		r.a, r.b, r.values = append(r.a, va), append(r.b, vb), append(r.values, va/vb)
+	}
+	return r, nil
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	n := len(s)
+	if n%2 == 1 {
+		return s[n/2]
+	}
+	return (s[n/2-1] + s[n/2]) / 2
+}
+
+// interval is the distribution-free interval of the median at about 95 %: for 10 pairs from the second smallest to the second largest
+// (order statistics of the binomial with p = 1/2, 97.9 %).
+func interval(v []float64) (low, high float64) {
+	s := slices.Sorted(slices.Values(v))
+	// The largest k with P(Binomial(n, 1/2) < k) <= 2.5 %.
+	n, k, p, tail := len(s), 0, 1.0, 0.0
+	for range n {
+		p /= 2
+	}
+	for i := range n {
+		tail += p
+		if tail > 0.025 {
+			break
+		}
+		k = i + 1
+		p = p * float64(n-i) / float64(i+1)
+	}
+	k = max(k, 1)
+	return s[k-1], s[n-k]
+}
+
+// report prints the line of a comparison. A bound holds when the interval touches it.
+func (r *ratios) report() string {
+	low, high := interval(r.values)
+	line := fmt.Sprintf("%-58s %5.3f [%5.3f, %5.3f]  %s %.0f over %.0f", r.name, median(r.values), low, high, r.unit, median(r.a), median(r.b))
+	if r.bound == 0 {
+		return line
+	}
+	holds, word := high >= r.bound, "at least"
+	if r.below {
+		holds, word = low <= r.bound, "at most"
+	}
+	verdict := "holds"
+	if !holds {
+		verdict = "DOES NOT HOLD"
+	}
+	return fmt.Sprintf("%s  (%s %.2f: %s)", line, word, r.bound, verdict)
+}

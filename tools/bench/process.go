@@ -1,0 +1,329 @@
+// process.go: what isolation costs: memory at rest, forking, denormals, a worker against none, and memory over swaps.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inferd/inferd/appliance"
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/inference/tensor"
+)
+
+// verdict prints a figure that is no ratio against its bound.
+func verdict(name string, got, bound float64, unit string) {
+	word := "holds"
+	if got > bound {
+		word = "DOES NOT HOLD"
+	}
+	fmt.Printf("%-58s %5.1f %s  (at most %.1f: %s)\n", name, got, unit, bound, word)
+}
+
+// procBytes reads one line of a /proc file in bytes.
+func procBytes(pid int, file, field string) (int64, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), file))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
+			kb, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("%s of %d has no %s", file, pid, field)
+}
+
+// children are the processes whose parent is pid.
+func children(pid int) (pids []int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
+	for _, s := range stats {
+		text, err := os.ReadFile(s)
+		if err != nil {
+			continue // it has ended
+		}
+		after := text[bytes.LastIndexByte(text, ')')+1:]
+		f := strings.Fields(string(after))
+		if len(f) > 1 && f[1] == strconv.Itoa(pid) {
+			n, err := strconv.Atoi(filepath.Base(filepath.Dir(s)))
+			if err == nil {
+				pids = append(pids, n)
+			}
+		}
+	}
+	return pids
+}
+
+// treePSS is the proportional memory of a process and all its descendants.
+func treePSS(pid int) int64 {
+	total, _ := procBytes(pid, "smaps_rollup", "Pss") // 0 when it has just ended
+	for _, c := range children(pid) {
+		total += treePSS(c)
+	}
+	return total
+}
+
+func (b *bench) atRest() error {
+	s, err := b.serve(filepath.Join(b.work, "models"))
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	time.Sleep(5 * time.Second)
+	anon, err := procBytes(s.cmd.Process.Pid, "status", "RssAnon")
+	if err != nil {
+		return err
+	}
+	shm, err := procBytes(s.cmd.Process.Pid, "status", "RssShmem")
+	if err != nil {
+		return err
+	}
+	verdict("core process at rest, anonymous and shared memory", float64(anon+shm)/1e6, 40, "MB")
+	return nil
+}
+
+func (b *bench) trial(zygote bool) (*appliance.Trial, error) {
+	cfg := config.Default()
+	cfg.Runtime.Library, cfg.Runtime.Zygote = b.runtime, zygote
+	return appliance.NewTrial(context.Background(), cfg, nil)
+}
+
+func (b *bench) smallDir() string { return filepath.Join(b.work, "models", "two_layer", "1") }
+
+// openAndAsk is the time from the wish for a worker to its first answer, in milliseconds.
+func openAndAsk(t *appliance.Trial, dir string) (float64, error) {
+	began := time.Now()
+	s, _, _, err := t.Open(context.Background(), dir)
+	if err != nil {
+		return 0, err
+	}
+	took := time.Since(began)
+	return float64(took.Microseconds()) / 1000, s.Close()
+}
+
+func (b *bench) fork() error {
+	forked, err := b.trial(true)
+	if err != nil {
+		return err
+	}
+	defer forked.Close()
+	fresh, err := b.trial(false)
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	if _, err := openAndAsk(forked, b.smallDir()); err != nil { // the zygote is up afterwards
+		return err
+	}
+	r, err := pairs("forked worker / fresh process, load to first answers", "ms", 0.5, b.n,
+		func() (float64, error) { return openAndAsk(forked, b.smallDir()) },
+		func() (float64, error) { return openAndAsk(fresh, b.smallDir()) })
+	if err != nil {
+		return err
+	}
+	r.below = true
+	fmt.Println(r.report())
+
+	s, v, _, err := forked.Open(context.Background(), b.smallDir())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	call, err := smallCall(s, v, func(int) float32 { return 0.5 })
+	if err != nil {
+		return err
+	}
+	for range 1000 {
+		if err := call(); err != nil {
+			return err
+		}
+	}
+	verdict("forked worker with the small model, private memory", float64(forked.Workers()[0].Memory.Private)/1e6, 20, "MB")
+	return nil
+}
+
+// smallCall asks the small model for one row.
+func smallCall(s inference.Servable, v *inference.Version, value func(i int) float32) (func() error, error) {
+	data := make([]byte, 0, 128)
+	for i := range 32 {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(value(i)))
+	}
+	x, err := tensor.New(tensor.Float, tensor.Shape{1, 32}, data)
+	if err != nil {
+		return nil, err
+	}
+	sig := v.Signatures[inference.DefaultSignature]
+	return func() error {
+		resp, err := s.Predict(context.Background(), &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: []int{0}})
+		if err == nil {
+			resp.Release()
+		}
+		return err
+	}, nil
+}
+
+func (b *bench) denormals() error {
+	t, err := b.trial(true)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	s, v, _, err := t.Open(context.Background(), b.smallDir())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	rate := func(value func(int) float32) func() (float64, error) {
+		return func() (float64, error) {
+			return drive(8, b.each, func(int) (func() error, func(), error) {
+				call, err := smallCall(s, v, value)
+				return call, func() {}, err
+			})
+		}
+	}
+	r, err := pairs("small model, denormal inputs / ordinary ones", "calls/s", 0.9, b.n,
+		rate(func(int) float32 { return 1e-39 }), rate(func(i int) float32 { return float32(i) / 32 }))
+	if err != nil {
+		return err
+	}
+	fmt.Println(r.report())
+	return nil
+}
+
+func (b *bench) isolation() error {
+	models := filepath.Join(b.work, "models")
+	version, err := b.serve(models, "--grpc.tensor_content", "--runtime.isolation=version")
+	if err != nil {
+		return err
+	}
+	defer version.stop()
+	none, err := b.serve(models, "--grpc.tensor_content", "--runtime.isolation=none")
+	if err != nil {
+		return err
+	}
+	defer none.stop()
+	msg, err := message("two_layer", "x", randomFloats(32), 1, 32)
+	if err != nil {
+		return err
+	}
+	r, err := pairs("isolation version / none, small model, gRPC, 64 connections", "calls/s", 0.95, b.n,
+		func() (float64, error) { return drive(connections, b.each, grpcCaller(version.grpc, predict, msg)) },
+		func() (float64, error) { return drive(connections, b.each, grpcCaller(none.grpc, predict, msg)) })
+	if err != nil {
+		return err
+	}
+	fmt.Println(r.report())
+	body, err := jsonBody(randomFloats(32), 32)
+	if err != nil {
+		return err
+	}
+	r, err = pairs("isolation version / none, small model, REST, 64 connections", "calls/s", 0.95, b.n,
+		func() (float64, error) { return drive(connections, b.each, httpCaller(version.http, restPath, body)) },
+		func() (float64, error) { return drive(connections, b.each, httpCaller(none.http, restPath, body)) })
+	if err != nil {
+		return err
+	}
+	fmt.Println(r.report())
+	return nil
+}
+
+// swaps replaces the small model twenty times under load and looks at the memory of all processes 5 s after each.
+func (b *bench) swaps() error {
+	const count, settle = 20, 5 * time.Second
+	models := filepath.Join(b.work, "swaps")
+	base := filepath.Join(models, "two_layer")
+	if _, err := modeltest.TwoLayer().Publish(base, 1); err != nil {
+		return err
+	}
+	s, err := b.serve(models)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	body, err := jsonBody(randomFloats(32), 32)
+	if err != nil {
+		return err
+	}
+	var stop atomic.Bool
+	var asked, failures atomic.Int64
+	var last atomic.Pointer[error]
+	var wg sync.WaitGroup
+	for range 8 {
+		call, done, err := httpCaller(s.http, restPath, body)(0)
+		if err != nil {
+			return err
+		}
+		wg.Go(func() {
+			defer done()
+			for !stop.Load() {
+				asked.Add(1)
+				if err := call(); err != nil {
+					failures.Add(1)
+					last.Store(&err)
+					return
+				}
+			}
+		})
+	}
+	var memory []float64
+	for i := range count {
+		version := int64(i + 2)
+		if _, err = modeltest.TwoLayer().Publish(base, version); err != nil {
+			break
+		}
+		if err = waitReady(fmt.Sprintf("http://%s/v1/models/two_layer/versions/%d", s.http, version), 30*time.Second); err != nil {
+			break
+		}
+		if err = b.waitLatest(s, version); err != nil {
+			break
+		}
+		if err = os.RemoveAll(filepath.Join(base, strconv.FormatInt(version-1, 10))); err != nil {
+			break
+		}
+		time.Sleep(settle)
+		memory = append(memory, float64(treePSS(s.cmd.Process.Pid))/1e6)
+		fmt.Printf("  swap %2d: %.1f MB\n", i+1, memory[i])
+	}
+	stop.Store(true)
+	wg.Wait()
+	if err != nil {
+		return err
+	}
+	if n := failures.Load(); n > 0 {
+		return errors.Join(fmt.Errorf("%d of %d requests failed", n, asked.Load()), *last.Load())
+	}
+	third := count / 3
+	first, end := median(memory[:third]), median(memory[count-third:])
+	verdict(fmt.Sprintf("memory after %d swaps, %d requests, none failed", count, asked.Load()), end, first*1.05+8, "MB")
+	return nil
+}
+
+// waitLatest waits until version is what a request without a version gets.
+func (b *bench) waitLatest(s *server, version int64) error {
+	for range 1500 {
+		resp, err := getJSON("http://" + s.http + "/v1/models/two_layer")
+		if err != nil {
+			return err
+		}
+		for _, v := range resp.ModelVersionStatus {
+			if v.State == "AVAILABLE" && v.Version == strconv.FormatInt(version, 10) {
+				return nil
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("version %d did not become available", version)
+}
