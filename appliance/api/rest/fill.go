@@ -80,13 +80,13 @@ func (f *filler) list(b []byte, i, level int) int {
 	}
 	i = space(b, i+1)
 	n := 0
-	switch {
-	case b[i] == ']':
+	switch b[i] {
+	case ']':
 		if f.rank < 0 {
 			f.rank = level + 1
 		}
 		i++
-	case b[i] == '[':
+	case '[':
 		for {
 			if i = f.list(b, i, level+1); i < 0 {
 				return -1

@@ -365,12 +365,12 @@ func fits64(literal []byte) bool {
 func tooBig(literal []byte) bool {
 	fraction, exponent := 0, 0
 	for i := 0; i < len(literal); i++ {
-		switch c := literal[i]; {
-		case c == '.':
+		switch literal[i] {
+		case '.':
 			for fraction = 0; i+1 < len(literal) && literal[i+1] >= '0' && literal[i+1] <= '9'; i++ {
 				fraction++
 			}
-		case c == 'e' || c == 'E':
+		case 'e', 'E':
 			for i++; i < len(literal) && literal[i] != '-'; i++ {
 				if literal[i] != '+' {
 					exponent = min(exponent*10+int(literal[i]-'0'), math.MaxInt32)
