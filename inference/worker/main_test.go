@@ -60,10 +60,7 @@ func fakeSignatures() map[string]*inference.Signature {
 	return all
 }
 
-type fakeBackend struct {
-	lates   atomic.Int64
-	pending []byte // what a late input must still hold
-}
+type fakeBackend struct{}
 
 func openFake(l Load) (Backend, error) {
 	switch l.Dir {
@@ -71,11 +68,13 @@ func openFake(l Load) (Backend, error) {
 		return nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "no such op")
 	case "die":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
+		select {} // another thread may be the one that gets it
 	case "hang":
 		select {}
 	case "once": // loads the first time only
 		if _, err := os.Stat(l.Tags[0]); err == nil {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGBUS)
+			select {}
 		}
 		_ = os.WriteFile(l.Tags[0], nil, 0o600)
 	}
