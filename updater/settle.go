@@ -35,7 +35,7 @@ func (s sight) settled(looked time.Time, settle time.Duration) (bool, time.Durat
 	if s.Print.Renamed {
 		return true, 0
 	}
-	if q := s.quiet(looked); q < 0 {
+	if q := s.quiet(looked); q < settle {
 		return false, settle - q
 	}
 	return true, 0
