@@ -1140,3 +1140,27 @@ func TestLoadThatOutranItsCancelling(t *testing.T) {
 	// tend began a look; let it end.
 	close(l.gone)
 }
+
+// TestRemovedModelCancelsItsLoad: a model that is no longer configured does not go on loading, begun or queued, and is forgotten.
+func TestRemovedModelCancelsItsLoad(t *testing.T) {
+	start(t, func(w *world, o *Options) {
+		o.Loaders = 1
+		o.ForgetAfter = time.Minute
+		put(t, w.sub(1), "slow")
+		other := filepath.Join(filepath.Dir(w.dir), "n")
+		put(t, filepath.Join(other, "1"), "slow")
+		o.Models = append(o.Models, Model{Name: "n", BasePath: other})
+	}, func(t *testing.T, w *world) {
+		w.pass(4 * time.Second)
+		if n := w.loadCount("1"); n != 1 {
+			t.Fatalf("%d loads begun, want 1: the other is queued", n)
+		}
+		if err := w.c.Reconfigure(nil); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(2 * time.Minute)
+		if s := w.c.Status(); len(s.Models) != 0 || len(w.catalog.Models()) != 0 || w.loadCount("1") != 1 {
+			t.Fatalf("%+v, %d loads", s.Models, w.loadCount("1"))
+		}
+	})
+}
