@@ -50,7 +50,8 @@ func New(catalog *inference.Catalog, opts Options) (*Controller, error) {
 }
 
 // Run serves the models until ctx ends; then it retires every version, waits for held handles (Options.DrainTimeout) and for loads,
-// and closes every worker. It is called once, and returns nil.
+// and closes every worker. It is called once, and returns nil. A look at a path that hangs is not waited for: nothing can cancel it, and
+// its outcome is dropped.
 func (c *Controller) Run(ctx context.Context) error {
 	newLoop(c).run(ctx)
 	return nil
