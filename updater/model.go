@@ -586,21 +586,6 @@ func (l *loop) setProblem(m *model, problem string, found look) {
 	}
 }
 
-// status is the model for other goroutines.
-func (m *model) status() ModelStatus {
-	s := ModelStatus{
-		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
-		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Live: m.live(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
-	}
-	for _, v := range m.ordered() {
-		s.Versions = append(s.Versions, VersionStatus{
-			Number: v.number, Dir: v.dir, State: v.state, Code: v.code, Reason: v.reason, Since: v.since, Attempts: v.attempts,
-			LoadTook: v.took, Bytes: v.sight.Print.Bytes, Changed: v.changed, Proof: v.proof,
-		})
-	}
-	return s
-}
-
 func joinReasons(a, b string) string {
 	if a == "" {
 		return b
