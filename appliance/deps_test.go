@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"inference/batch":                {"inference", "inference/tensor"},
 	"inference/fake":                 {"inference", "inference/tensor"},
 	"inference/worker":               {"inference", "inference/tensor"},
+	"inference/device":               {},
 	"inference/tfrt":                 {"inference", "inference/tensor"},
 	"updater":                        {"inference", "inference/tensor", "inference/savedmodel"},
 	"appliance/health":               {},

@@ -43,8 +43,6 @@ var logKeys = []string{
 	"grpc", "http", "control", // the addresses of the doors
 	"source", "text", // of a line that TensorFlow wrote
 	"stack",
-	// TODO: when the updater and the worker are next changed: why and problem are reason, tries is attempt, pause is wait.
-	"why", "problem", "tries", "pause",
 }
 
 // NewLogger writes lines of the configured form and level to w. Text for the journal has no times, for the journal has them.

@@ -177,7 +177,7 @@ func (h *Host) spawnLoop(ctx context.Context) {
 		z, ended = nil, nil
 		h.count(func(s *HostStats) { s.ZygotePID = 0 })
 		if tries++; tries >= zygoteTries {
-			h.log.Warn("zygote keeps ending; workers are started afresh for a while", "tries", tries, "pause", zygoteRest)
+			h.log.Warn("zygote keeps ending; workers are started afresh for a while", "attempt", tries, "wait", zygoteRest)
 			tries, resume = 0, time.Now().Add(zygoteRest)
 		}
 	}

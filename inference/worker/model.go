@@ -241,7 +241,7 @@ func subject(l *Load, group string) string {
 
 func logger(h *Host, l *Load, group string) *slog.Logger {
 	if group != "" {
-		return h.log.With("group", group)
+		return h.log.With("name", group)
 	}
 	return h.log.With("model", l.Model, "version", l.Version)
 }

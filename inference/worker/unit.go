@@ -275,9 +275,9 @@ func (u *unit) enter(s State, reason string, d *Death) {
 	case u.ctx.Err() != nil:
 		return
 	case s == GivenUp:
-		u.log.Error("worker given up; requests are refused", "err", reason, "retry", u.opts.GiveUpFor)
+		u.log.Error("worker given up; requests are refused", "err", reason, "wait", u.opts.GiveUpFor)
 	case d != nil:
-		u.log.Warn("worker died; starting another", "err", reason, "pid", d.PID, "running", d.Running)
+		u.log.Warn("worker died; starting another", "err", reason, "pid", d.PID, "requests", d.Running)
 	default:
 		u.log.Warn("worker did not start; trying again", "err", reason)
 	}
