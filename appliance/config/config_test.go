@@ -206,24 +206,91 @@ func TestModel(t *testing.T) {
 }
 
 func TestControlSocket(t *testing.T) {
+	long := "/" + strings.Repeat("s", 100)
 	for name, c := range map[string]struct {
-		configured, xdg string
-		writable        []string
-		want            string
+		configured, xdg, state string
+		writable               []string
+		squatted               bool
+		want                   string
 	}{
-		"configured":          {"/x/y.sock", "/run/user/1", []string{"/run"}, "/x/y.sock"},
-		"service":             {"", "", []string{"/run/inferd"}, "/run/inferd/control.sock"},
-		"root":                {"", "/run/user/0", []string{"/run", "/run/user/0"}, "/run/inferd/control.sock"},
-		"user":                {"", "/run/user/1", []string{"/run/user/1"}, "/run/user/1/inferd/control.sock"},
-		"user without a dir":  {"", "/gone", nil, "/s/control.sock"},
-		"nothing at all":      {"", "", nil, "/s/control.sock"},
-		"empty is not a path": {"", "", []string{""}, "/s/control.sock"},
+		"configured":          {"/x/y.sock", "/run/user/1", "/s", []string{"/run"}, false, "/x/y.sock"},
+		"service":             {"", "", "/s", []string{"/run/inferd"}, false, "/run/inferd/control.sock"},
+		"root":                {"", "/run/user/0", "/s", []string{"/run", "/run/user/0"}, false, "/run/inferd/control.sock"},
+		"user":                {"", "/run/user/1", "/s", []string{"/run/user/1"}, false, "/run/user/1/inferd/control.sock"},
+		"user without a dir":  {"", "/gone", "/s", nil, false, "/s/control.sock"},
+		"nothing at all":      {"", "", "/s", nil, false, "/s/control.sock"},
+		"empty is not a path": {"", "", "/s", []string{""}, false, "/s/control.sock"},
+		"long runtime dir":    {"", long, "/s", []string{long}, false, "/s/control.sock"},
+		"long state dir":      {"", "", long, nil, false, "/tmp/inferd-7/control.sock"},
+		"long and squatted":   {"", "", long, nil, true, long + "/control.sock"},
+		"long and configured": {long + "/x.sock", "", "/s", nil, false, long + "/x.sock"},
 	} {
-		config := &Config{StateDir: "/s", Listen: Listen{Control: c.configured}}
-		got := config.controlSocket(func(string) string { return c.xdg }, func(dir string) bool { return slices.Contains(c.writable, dir) })
+		config := &Config{StateDir: c.state, Listen: Listen{Control: c.configured}}
+		got := config.controlSocket(places{
+			env: func(string) string { return c.xdg }, writable: func(dir string) bool { return slices.Contains(c.writable, dir) },
+			private: func(string) bool { return !c.squatted }, temp: "/tmp", uid: 7,
+		})
 		if got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
+	}
+}
+
+func TestFindControlSocket(t *testing.T) {
+	everywhere := places{env: func(string) string { return "/xdg" }, writable: func(string) bool { return true }, private: func(string) bool { return true }, temp: "/tmp", uid: 7}
+	for want, there := range map[string][]string{
+		"/run/inferd/control.sock":   {"/s/control.sock", "/run/inferd/control.sock"},
+		"/xdg/inferd/control.sock":   {"/xdg/inferd/control.sock", "/tmp/inferd-7/control.sock"},
+		"/tmp/inferd-7/control.sock": {"/tmp/inferd-7/control.sock"},
+		"/else":                      nil,
+	} {
+		c := &Config{StateDir: "/s"}
+		got := c.findControlSocket(everywhere, func(path string) bool { return slices.Contains(there, path) }, func() string { return "/else" })
+		if got != want {
+			t.Errorf("with sockets %v: %s, want %s", there, got, want)
+		}
+	}
+	c := &Config{Listen: Listen{Control: "/configured"}}
+	if got := c.findControlSocket(everywhere, func(string) bool { return false }, nil); got != "/configured" {
+		t.Error(got)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	dir := t.TempDir()
+	if !private(filepath.Join(dir, "none")) {
+		t.Error("a folder that is not there is somebody's")
+	}
+	for mode, want := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o775: false, 0o777: false} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := private(dir); got != want {
+			t.Errorf("mode %o: %v", mode, got)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if private(link) {
+		t.Error("a symbolic link counts as a folder of one's own")
+	}
+}
+
+func TestFaultLater(t *testing.T) {
+	c, err := Parse("x.yaml", []byte("listen:\n  http: 127.0.0.1:7\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := c.Fault("listen.http", "is taken"); f.Error() != "x.yaml:2: listen.http: is taken" {
+		t.Errorf("%+v", f)
+	}
+	if f := c.Fault("listen.grpc", "is taken"); f.Error() != "x.yaml:1: listen.grpc: is taken" {
+		t.Errorf("%+v", f)
+	}
+	if f := Default().Fault("listen.grpc", "is taken"); f.Error() != "listen.grpc: is taken" {
+		t.Errorf("%v", f)
 	}
 }
 

@@ -200,23 +200,8 @@ func (c *Config) Model(name string) (m Model, listed bool) {
 	return Model{Name: name, BasePath: filepath.Join(c.ModelsDir, name), ModelOptions: c.Defaults}, false
 }
 
-// ControlSocket is the path of the operators' socket: the configured one, else the first place where this user may write.
-func (c *Config) ControlSocket() string {
-	return c.controlSocket(os.Getenv, func(dir string) bool { return mayWrite(dir) == nil })
-}
-
-const socketName = "control.sock"
-
-func (c *Config) controlSocket(env func(string) string, writable func(dir string) bool) string {
-	if c.Listen.Control != "" {
-		return c.Listen.Control
-	}
-	const run = "/run/inferd"
-	if writable(run) || writable(filepath.Dir(run)) {
-		return filepath.Join(run, socketName)
-	}
-	if dir := env("XDG_RUNTIME_DIR"); dir != "" && writable(dir) {
-		return filepath.Join(dir, "inferd", socketName)
-	}
-	return filepath.Join(c.StateDir, socketName)
+// Fault is one about the value at key, with the file and line or the flag that it came from. Whoever finds out later that a value cannot
+// be used (an address that is taken, a directory that is not there) says so with it. It does not count as wrong usage.
+func (c *Config) Fault(key, format string, args ...any) Fault {
+	return c.source.fault(key, format, args...)
 }

@@ -1,0 +1,81 @@
+// socket.go: where the operators' socket lies.
+package config
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+const socketName = "control.sock"
+
+// ControlSocket is the path of the operators' socket: the configured one, else the first place where this user may write and whose name
+// is no longer than a unix socket's may be.
+func (c *Config) ControlSocket() string {
+	return c.controlSocket(places{env: os.Getenv, writable: func(dir string) bool { return mayWrite(dir) == nil }, private: private, temp: os.TempDir(), uid: os.Getuid()})
+}
+
+// FindControlSocket is where a client looks: the configured path, else the first of the places of [Config.ControlSocket] where a socket
+// lies, for the service may run as another user. Where none lies it is ControlSocket itself.
+func (c *Config) FindControlSocket() string {
+	p := places{env: os.Getenv, writable: func(string) bool { return true }, private: private, temp: os.TempDir(), uid: os.Getuid()}
+	return c.findControlSocket(p, func(path string) bool {
+		st, err := os.Stat(path)
+		return err == nil && st.Mode()&fs.ModeSocket != 0
+	}, c.ControlSocket)
+}
+
+func (c *Config) findControlSocket(p places, there func(path string) bool, otherwise func() string) string {
+	if c.Listen.Control != "" {
+		return c.Listen.Control
+	}
+	for _, path := range c.socketPlaces(p) {
+		if there(path) {
+			return path
+		}
+	}
+	return otherwise()
+}
+
+// places is what the choice of a path depends on.
+type places struct {
+	env      func(string) string
+	writable func(dir string) bool
+	private  func(dir string) bool // dir is nobody else's
+	temp     string
+	uid      int
+}
+
+func (c *Config) controlSocket(p places) string {
+	if c.Listen.Control != "" {
+		return c.Listen.Control
+	}
+	if all := c.socketPlaces(p); len(all) > 0 {
+		return all[0]
+	}
+	return filepath.Join(c.StateDir, socketName) // too long, and whoever opens it says so
+}
+
+// socketPlaces are the paths that can be used, the best first.
+func (c *Config) socketPlaces(p places) (paths []string) {
+	const run = "/run/inferd"
+	if p.writable(run) || p.writable(filepath.Dir(run)) {
+		paths = append(paths, filepath.Join(run, socketName))
+	}
+	if dir := p.env("XDG_RUNTIME_DIR"); dir != "" && p.writable(dir) {
+		paths = append(paths, filepath.Join(dir, "inferd", socketName))
+	}
+	paths = append(paths, filepath.Join(c.StateDir, socketName))
+	// Anybody may make a folder of that name in a directory for temporary files, and would then be trusted with what operators send.
+	if dir := filepath.Join(p.temp, "inferd-"+strconv.Itoa(p.uid)); p.private(dir) {
+		paths = append(paths, filepath.Join(dir, socketName))
+	}
+	short := paths[:0]
+	for _, path := range paths {
+		if len(path) <= maxSocketPath {
+			short = append(short, path)
+		}
+	}
+	return short
+}
