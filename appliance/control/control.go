@@ -1,4 +1,4 @@
-// Package control is the operators' door: HTTP on a unix socket that only the service's own user (and root) may open.
+// Package control is the operators' door: HTTP on a unix socket that the service's own user, its group and root may open.
 //
 // Invariants:
 //  1. Nothing that changes the appliance is reachable elsewhere.
@@ -9,18 +9,8 @@
 package control
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 )
 
@@ -103,93 +93,4 @@ func Handler(o Options) http.Handler {
 	})
 	mux.Handle("/", o.REST)
 	return mux
-}
-
-// Listen opens the socket with mode 0660. A socket that nobody answers on is replaced; one that answers is an error.
-func Listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		if c, dialErr := net.DialTimeout("unix", path, time.Second); dialErr == nil {
-			_ = c.Close()
-			return nil, fmt.Errorf("control socket %s: another inferd answers on it; stop that one, or give this one its own --state-dir or --listen.control", path)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("control socket: %w", err)
-		}
-		l, err = net.Listen("unix", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	return l, nil
-}
-
-// Client talks to a running inferd.
-type Client struct {
-	http *http.Client
-	base string
-	what string // for messages
-}
-
-// Dial makes a client for a unix socket's path or for an http:// address. Nothing is connected yet.
-func Dial(address string) *Client {
-	if strings.Contains(address, "://") {
-		return &Client{http: &http.Client{}, base: strings.TrimRight(address, "/"), what: address}
-	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", address)
-	}
-	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}, base: "http://inferd", what: address}
-}
-
-// Do sends one request and reads the whole answer, of at most 1 GiB. A connection that fails is an error that says what to do.
-func (c *Client) Do(ctx context.Context, method, path string, body io.Reader) (status int, answer []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
-	if err != nil {
-		return 0, nil, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return 0, nil, fmt.Errorf("no inferd answers on %s (%w); is it running, and may you open it? --address names another place", c.what, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err = io.ReadAll(io.LimitReader(resp.Body, 1<<30))
-	return resp.StatusCode, answer, err
-}
-
-// Status asks for the whole status. It needs the unix socket.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
-	code, answer, err := c.Do(ctx, http.MethodGet, "/control/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	if code != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %d to /control/status: the status is given on the control socket only", c.what, code)
-	}
-	s := new(Status)
-	if err := json.Unmarshal(answer, s); err != nil {
-		return nil, fmt.Errorf("status from %s: %w", c.what, err)
-	}
-	return s, nil
-}
-
-// Rescan asks the updater to look at the model directories now.
-func (c *Client) Rescan(ctx context.Context) error {
-	code, _, err := c.Do(ctx, http.MethodPost, "/control/rescan", nil)
-	if err == nil && code != http.StatusNoContent {
-		err = fmt.Errorf("%s answers %d to /control/rescan", c.what, code)
-	}
-	return err
 }

@@ -152,7 +152,7 @@ func (e *env) client() (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.Dial(cfg.ControlSocket()), nil
+	return control.Dial(cfg.FindControlSocket()), nil
 }
 
 // print writes v as JSON, or calls table.

@@ -180,7 +180,7 @@ func (e *env) predictJSON(ctx context.Context, model string, data []byte, f pred
 	if err != nil {
 		return err
 	}
-	status, answer, err := c.Do(ctx, http.MethodPost, path+":predict", bytes.NewReader(body))
+	status, answer, err := c.Do(ctx, http.MethodPost, path+":predict", body)
 	if err != nil {
 		return err
 	}
