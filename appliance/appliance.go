@@ -58,6 +58,7 @@ type Appliance struct {
 	load    *loader
 	updater *updater.Controller
 	health  *health.Tracker
+	news    *news // of the models' and the workers' states, once health knows them
 
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
@@ -72,10 +73,10 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
-		health: health.New(), draining: make(chan struct{})}
+		health: health.New(), news: new(news), draining: make(chan struct{})}
 	a.service = api.New(a.catalog, api.Options{Observe: a.metrics.request, Log: opts.Log})
 
-	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers()}
+	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers(), changed: a.news.tell}
 	found, err := tfrt.Find(cfg.Runtime.Library)
 	if err != nil {
 		a.load.missing = err
@@ -83,7 +84,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		a.load.library = found.Path
 	}
 	a.load.host = worker.NewHost(worker.HostOptions{
-		Executable: opts.Executable, Library: a.load.library, UseZygote: cfg.Runtime.Zygote && a.load.library != "",
+		Executable: opts.Executable, Library: a.load.library,
+		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
 		Log: opts.Log, Stderr: a.workerLine,
 	})
 	a.updater, err = updater.New(a.catalog, updater.Options{

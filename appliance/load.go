@@ -82,6 +82,7 @@ type loader struct {
 	metrics *metrics
 	log     *slog.Logger
 	live    *workers
+	changed func() // a worker's state is another
 }
 
 // isolation is what auto comes to on this machine.
@@ -120,7 +121,8 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 	if l.isolation() == config.IsolationNone {
 		return openModel(load)
 	}
-	opts := worker.Options{RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit)}
+	opts := worker.Options{RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit),
+		OnState: func(worker.State, string) { l.changed() }}
 	if l.isolation() == config.IsolationDevice {
 		opts.Group = "device " + load.Device
 	}

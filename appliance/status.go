@@ -26,6 +26,7 @@ func (a *Appliance) watchHealth(ctx context.Context) error {
 		s, changed := a.updater.Watch()
 		a.health.SetModels(s.Scanned, healthModels(s))
 		a.health.Replace([]string{health.CodeBasePath, health.CodeRefused, health.CodeWatch, health.CodeLabels}, conditions(s))
+		a.news.tell() // only now, so that whoever is woken does not read the state before
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -122,27 +123,27 @@ func (a *Appliance) isDraining() bool {
 }
 
 // serving is grpc.health.v1's question: "" is the appliance, anything else a model; the rpc package knows the services' own names. A model
-// whose worker is down at the moment is not serving, though its version is available.
+// whose worker is down at the moment is not serving, though its version is available. Only the version that a request without a number
+// gets counts: one that drains goes down as it should.
 func (a *Appliance) serving(service string) (serving, known bool) {
 	if service == "" {
 		return a.health.Report().Ready, true
 	}
 	ready, known := a.health.Ready(service)
-	if ready {
-		for _, s := range a.load.live.all() {
-			if s.model == service && s.down() {
-				ready = false
-			}
-		}
+	if !ready {
+		return false, known
 	}
-	return ready, known
+	h, err := a.catalog.Acquire(inference.Spec{Model: service})
+	if err != nil {
+		return false, known
+	}
+	defer h.Release()
+	s, ok := h.Servable().(*servable)
+	return !ok || !s.down(), known
 }
 
 // changed is closed when an answer of serving may have changed.
-func (a *Appliance) changed() <-chan struct{} {
-	_, c := a.updater.Watch()
-	return c
-}
+func (a *Appliance) changed() <-chan struct{} { return a.news.next() }
 
 // Status is the whole appliance at this moment. It reads the workers' memory, milliseconds each.
 func (a *Appliance) Status() control.Status {
