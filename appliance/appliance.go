@@ -225,7 +225,8 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		if l == nil {
 			return
 		}
-		s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)}
+		s := HTTPServer(h)
+		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 		servers = append(servers, s)
 		go func() {
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -263,6 +264,11 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	a.stop.Do(func() { close(a.draining) })
 	a.drain(servers, g)
 	return err
+}
+
+// HTTPServer is the server that the HTTP doors use, with their limits, over h. Benches put other handlers on it.
+func HTTPServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute}
 }
 
 // drain closes the doors: no new request is taken, those in flight finish, and after the deadline what is left is cut off.

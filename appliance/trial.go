@@ -42,14 +42,32 @@ func NewTrial(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Trial
 	return t, nil
 }
 
+// Load loads the version folder dir and proves nothing. The caller closes the runner before the Trial.
+func (t *Trial) Load(ctx context.Context, dir string) (inference.Runner, *savedmodel.Info, error) {
+	c, err := t.candidate(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := t.load.load(ctx, c)
+	return r, c.Info, err
+}
+
+func (t *Trial) candidate(dir string) (updater.Candidate, error) {
+	info, err := t.load.read(dir)
+	if err != nil {
+		return updater.Candidate{}, err
+	}
+	m, _ := t.load.cfg.Model("trial")
+	return updater.Candidate{Model: updater.Model{Name: "trial", Settings: m}, Number: 1, Dir: dir, Info: info, Attempt: 1}, nil
+}
+
 // Open loads and proves the version folder dir and returns it as the catalog would get it. The caller closes the servable before the Trial.
 func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *inference.Version, updater.Proof, error) {
-	info, err := t.load.read(dir)
+	c, err := t.candidate(dir)
 	if err != nil {
 		return nil, nil, updater.Proof{}, err
 	}
-	m, _ := t.load.cfg.Model("trial")
-	c := updater.Candidate{Model: updater.Model{Name: "trial", Settings: m}, Number: 1, Dir: dir, Info: info, Attempt: 1}
+	info := c.Info
 	r, err := t.load.load(ctx, c)
 	if err != nil {
 		return nil, nil, updater.Proof{}, err

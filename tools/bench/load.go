@@ -1,4 +1,4 @@
-// load.go: the load generators, as light as they can be, and the handlers that do nothing which they are compared with.
+// load.go: the load generators, as light as they can be.
 package main
 
 import (
@@ -6,10 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,9 +18,12 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
+// caller makes the i-th connection: call makes one call over it, done closes it.
+type caller = func(i int) (call func() error, done func(), err error)
+
 // drive calls one from each of n connections until d has passed, and returns calls per second. Each connection is made by open, before
 // the clock starts.
-func drive(n int, d time.Duration, open func(i int) (call func() error, done func(), err error)) (float64, error) {
+func drive(n int, d time.Duration, open caller) (float64, error) {
 	calls := make([]func() error, n)
 	for i := range calls {
 		call, done, err := open(i)
@@ -60,7 +60,7 @@ func drive(n int, d time.Duration, open func(i int) (call func() error, done fun
 }
 
 // httpCaller posts the same body again and again over one connection of its own.
-func httpCaller(address, path string, body []byte) func(int) (func() error, func(), error) {
+func httpCaller(address, path string, body []byte) caller {
 	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
 	request = append(request, body...)
 	return func(int) (func() error, func(), error) {
@@ -154,7 +154,7 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // grpcCaller sends the same message again and again over one connection of its own.
-func grpcCaller(address, method string, message []byte) func(int) (func() error, func(), error) {
+func grpcCaller(address, method string, message []byte) caller {
 	return func(int) (func() error, func(), error) {
 		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)))
@@ -169,39 +169,14 @@ func grpcCaller(address, method string, message []byte) func(int) (func() error,
 	}
 }
 
-// noop serves, in a process of its own, the two handlers that do nothing: each reads the whole request and writes a fixed answer of the
-// given size, on the servers that inferd uses. It prints its two addresses and ends when standard input does.
-func noop(answerHTTP, answerGRPC int) error {
-	hl, err := net.Listen("tcp", "127.0.0.1:0")
+// ask makes one call and returns the answer.
+func ask(address, method string, message []byte) ([]byte, error) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	gl, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	answer := bytes.Repeat([]byte("x"), answerHTTP)
-	go func() {
-		_ = http.Serve(hl, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(answer)
-		}))
-	}()
-	fixed := bytes.Repeat([]byte("x"), answerGRPC)
-	s := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(1<<30))
-	s.RegisterService(&grpc.ServiceDesc{ServiceName: "tensorflow.serving.PredictionService", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
-		MethodName: "Predict",
-		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			var in []byte
-			if err := decode(&in); err != nil {
-				return nil, err
-			}
-			return &fixed, nil
-		},
-	}}}, nil)
-	go func() { _ = s.Serve(gl) }()
-	fmt.Println(hl.Addr(), gl.Addr())
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	return nil
+	defer func() { _ = conn.Close() }()
+	var answer []byte
+	err = conn.Invoke(context.Background(), method, &message, &answer)
+	return answer, err
 }

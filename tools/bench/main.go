@@ -27,6 +27,9 @@ import (
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 )
 
+// quiet keeps TensorFlow's notes, where it runs in the measured process itself, out of the figures.
+const quiet = "TF_CPP_MIN_LOG_LEVEL=2"
+
 // bench is one run of the tool.
 type bench struct {
 	inferd  string
@@ -49,6 +52,9 @@ func main() {
 
 func run() error {
 	b := &bench{runtime: os.Getenv("LIBTENSORFLOW"), callers: runtime.NumCPU()}
+	if b.runtime == "" {
+		b.runtime = filepath.Join("build", "runtime")
+	}
 	flag.StringVar(&b.inferd, "inferd", "build/inferd", "the binary to measure")
 	flag.IntVar(&b.n, "pairs", 10, "alternating pairs per figure, at least 10 for a figure that counts")
 	seconds := flag.Float64("seconds", 2, "length of one side of a pair")
@@ -120,7 +126,20 @@ type server struct {
 	cmd        *exec.Cmd
 	stdin      io.Closer
 	http, grpc string
+	cpu, calls float64 // seconds that it and its children took for that many calls
 }
+
+// rate drives the server and books the processor time that it took.
+func (s *server) rate(n int, d time.Duration, open caller) (float64, error) {
+	before := treeCPU(s.cmd.Process.Pid)
+	rate, err := drive(n, d, open)
+	s.cpu += treeCPU(s.cmd.Process.Pid) - before
+	s.calls += rate * d.Seconds()
+	return rate, err
+}
+
+// cost is the processor time per call in microseconds.
+func (s *server) cost() float64 { return s.cpu / s.calls * 1e6 }
 
 func (s *server) stop() {
 	if s.stdin != nil {
@@ -139,7 +158,7 @@ func (b *bench) serve(models string, args ...string) (*server, error) {
 	}
 	s.cmd = exec.Command(b.inferd, append([]string{"serve", "--models-dir", models, "--runtime", b.runtime, "--state-dir", state,
 		"--listen.control", filepath.Join(state, "control.sock"), "--http", s.http, "--grpc", s.grpc, "--log-level", "warn", "--updater.settle_time", "200ms"}, args...)...)
-	s.cmd.Stderr = os.Stderr
+	s.cmd.Stderr, s.cmd.Env = os.Stderr, append(os.Environ(), quiet)
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -180,7 +199,7 @@ func (b *bench) self(ctx context.Context, what string, args ...string) (*server,
 		return nil, nil, err
 	}
 	cmd := exec.CommandContext(ctx, me, append([]string{"-seconds", strconv.FormatFloat(b.each.Seconds(), 'f', -1, 64), "-child", what}, args...)...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.Env = os.Stderr, append(os.Environ(), quiet)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, nil, err

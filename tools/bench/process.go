@@ -67,6 +67,22 @@ func children(pid int) (pids []int) {
 	return pids
 }
 
+// treeCPU is the user and system time in seconds of a process and all its living descendants.
+func treeCPU(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	user, _ := strconv.ParseFloat(f[11], 64)
+	system, _ := strconv.ParseFloat(f[12], 64)
+	total := (user + system) / 100 // USER_HZ, which is 100 on every Linux that Go knows
+	for _, c := range children(pid) {
+		total += treeCPU(c)
+	}
+	return total
+}
+
 // treePSS is the proportional memory of a process and all its descendants.
 func treePSS(pid int) int64 {
 	total, _ := procBytes(pid, "smaps_rollup", "Pss") // 0 when it has just ended
@@ -103,15 +119,25 @@ func (b *bench) trial(zygote bool) (*appliance.Trial, error) {
 
 func (b *bench) smallDir() string { return filepath.Join(b.work, "models", "two_layer", "1") }
 
-// openAndAsk is the time from the wish for a worker to its first answer, in milliseconds.
-func openAndAsk(t *appliance.Trial, dir string) (float64, error) {
+// loadAndAsk is the time from the wish for a worker to its first answer, in milliseconds.
+func loadAndAsk(t *appliance.Trial, dir string) (float64, error) {
 	began := time.Now()
-	s, _, _, err := t.Open(context.Background(), dir)
+	r, info, err := t.Load(context.Background(), dir)
 	if err != nil {
 		return 0, err
 	}
+	x, want, err := smallInput()
+	if err != nil {
+		return 0, err
+	}
+	result, err := r.Run(context.Background(), &inference.Run{Signature: info.Signatures[inference.DefaultSignature], Inputs: []tensor.Parts{tensor.One(x)}, Outputs: []int{0}})
+	if err != nil {
+		return 0, errors.Join(err, r.Close())
+	}
 	took := time.Since(began)
-	return float64(took.Microseconds()) / 1000, s.Close()
+	err = near(floats(result.Outputs[0].Data), want)
+	result.Release()
+	return float64(took.Microseconds()) / 1000, errors.Join(err, r.Close())
 }
 
 func (b *bench) fork() error {
@@ -125,12 +151,12 @@ func (b *bench) fork() error {
 		return err
 	}
 	defer fresh.Close()
-	if _, err := openAndAsk(forked, b.smallDir()); err != nil { // the zygote is up afterwards
+	if _, err := loadAndAsk(forked, b.smallDir()); err != nil { // the zygote is up afterwards
 		return err
 	}
-	r, err := pairs("forked worker / fresh process, load to first answers", "ms", 0.5, b.n,
-		func() (float64, error) { return openAndAsk(forked, b.smallDir()) },
-		func() (float64, error) { return openAndAsk(fresh, b.smallDir()) })
+	r, err := pairs("forked worker / fresh process, load to first answer", "ms", 0.5, b.n,
+		func() (float64, error) { return loadAndAsk(forked, b.smallDir()) },
+		func() (float64, error) { return loadAndAsk(fresh, b.smallDir()) })
 	if err != nil {
 		return err
 	}
@@ -142,37 +168,54 @@ func (b *bench) fork() error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	call, err := smallCall(s, v, func(int) float32 { return 0.5 })
+	if _, err := drive(connections, b.each, smallCall(s, v, func(i int) float32 { return float32(i) / 32 })); err != nil {
+		return err
+	}
+	pid := forked.Workers()[0].PID
+	clean, err := procBytes(pid, "smaps_rollup", "Private_Clean")
 	if err != nil {
 		return err
 	}
-	for range 1000 {
-		if err := call(); err != nil {
-			return err
-		}
+	dirty, err := procBytes(pid, "smaps_rollup", "Private_Dirty")
+	if err != nil {
+		return err
 	}
-	verdict("forked worker with the small model, private memory", float64(forked.Workers()[0].Memory.Private)/1e6, 20, "MB")
+	verdict(fmt.Sprintf("forked worker after runs by %d callers, private memory", connections), float64(clean+dirty)/1e6, 20, "MB")
 	return nil
 }
 
-// smallCall asks the small model for one row.
-func smallCall(s inference.Servable, v *inference.Version, value func(i int) float32) (func() error, error) {
-	data := make([]byte, 0, 128)
-	for i := range 32 {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(value(i)))
-	}
+// smallInput is one row for the small model, and its right answer.
+func smallInput() (*tensor.Tensor, []float32, error) {
+	data := randomFloats(32)
 	x, err := tensor.New(tensor.Float, tensor.Shape{1, 32}, data)
-	if err != nil {
-		return nil, err
-	}
-	sig := v.Signatures[inference.DefaultSignature]
-	return func() error {
-		resp, err := s.Predict(context.Background(), &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: []int{0}})
-		if err == nil {
-			resp.Release()
+	return x, modeltest.TwoLayerAnswer(floats(data)), err
+}
+
+// smallCall asks the small model for one row, and holds the first answer against the right one.
+func smallCall(s inference.Servable, v *inference.Version, value func(i int) float32) func(int) (func() error, func(), error) {
+	return func(int) (func() error, func(), error) {
+		data := make([]byte, 0, 128)
+		for i := range 32 {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(value(i)))
 		}
-		return err
-	}, nil
+		x, err := tensor.New(tensor.Float, tensor.Shape{1, 32}, data)
+		if err != nil {
+			return nil, nil, err
+		}
+		sig, checked := v.Signatures[inference.DefaultSignature], false
+		return func() error {
+			resp, err := s.Predict(context.Background(), &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: []int{0}})
+			if err != nil {
+				return err
+			}
+			defer resp.Release()
+			if !checked {
+				checked = true
+				return near(floats(resp.Outputs[0].Data), modeltest.TwoLayerAnswer(floats(data)))
+			}
+			return nil
+		}, func() {}, nil
+	}
 }
 
 func (b *bench) denormals() error {
@@ -187,12 +230,7 @@ func (b *bench) denormals() error {
 	}
 	defer func() { _ = s.Close() }()
 	rate := func(value func(int) float32) func() (float64, error) {
-		return func() (float64, error) {
-			return drive(8, b.each, func(int) (func() error, func(), error) {
-				call, err := smallCall(s, v, value)
-				return call, func() {}, err
-			})
-		}
+		return func() (float64, error) { return drive(8, b.each, smallCall(s, v, value)) }
 	}
 	r, err := pairs("small model, denormal inputs / ordinary ones", "calls/s", 0.9, b.n,
 		rate(func(int) float32 { return 1e-39 }), rate(func(i int) float32 { return float32(i) / 32 }))
@@ -215,29 +253,23 @@ func (b *bench) isolation() error {
 		return err
 	}
 	defer none.stop()
-	msg, err := message("two_layer", "x", randomFloats(32), 1, 32)
+	body, msg, err := smallRequests()
 	if err != nil {
 		return err
 	}
-	r, err := pairs("isolation version / none, small model, gRPC, 64 connections", "calls/s", 0.95, b.n,
-		func() (float64, error) { return drive(connections, b.each, grpcCaller(version.grpc, predict, msg)) },
-		func() (float64, error) { return drive(connections, b.each, grpcCaller(none.grpc, predict, msg)) })
-	if err != nil {
+	for _, s := range []*server{version, none} {
+		if _, _, err := checkSmall(s, body, msg); err != nil {
+			return err
+		}
+	}
+	if err := b.compare("isolation version / none, small model, gRPC, 64 connections", 0.95, version, none, func(s *server) caller {
+		return lightCaller(s.grpc, predict, msg)
+	}); err != nil {
 		return err
 	}
-	fmt.Println(r.report())
-	body, err := jsonBody(randomFloats(32), 32)
-	if err != nil {
-		return err
-	}
-	r, err = pairs("isolation version / none, small model, REST, 64 connections", "calls/s", 0.95, b.n,
-		func() (float64, error) { return drive(connections, b.each, httpCaller(version.http, restPath, body)) },
-		func() (float64, error) { return drive(connections, b.each, httpCaller(none.http, restPath, body)) })
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.report())
-	return nil
+	return b.compare("isolation version / none, small model, REST, 64 connections", 0.95, version, none, func(s *server) caller {
+		return httpCaller(s.http, restPath, body)
+	})
 }
 
 // swaps replaces the small model twenty times under load and looks at the memory of all processes 5 s after each.
@@ -253,8 +285,11 @@ func (b *bench) swaps() error {
 		return err
 	}
 	defer s.stop()
-	body, err := jsonBody(randomFloats(32), 32)
+	body, msg, err := smallRequests()
 	if err != nil {
+		return err
+	}
+	if _, _, err := checkSmall(s, body, msg); err != nil {
 		return err
 	}
 	var stop atomic.Bool

@@ -23,8 +23,6 @@ import (
 	serving "github.com/wamuir/graft/tensorflow/serving/apis_go_proto"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/inferd/inferd/appliance"
-	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tensor"
@@ -78,46 +76,131 @@ func message(model, input string, data []byte, shape ...int64) ([]byte, error) {
 		Inputs: map[string]*framework.TensorProto{input: {Dtype: typespb.DataType_DT_FLOAT, TensorShape: s, TensorContent: data}}})
 }
 
-// answerSize asks the small model once over REST; the gRPC answer has ten floats, a name and a signature.
-func answerSize(address, path string, body []byte) (int, error) {
+// smallRequests are the same row for the small model over REST and over gRPC.
+func smallRequests() (body, msg []byte, err error) {
+	data := randomFloats(32)
+	if body, err = jsonBody(data, 32); err == nil {
+		msg, err = message("two_layer", "x", data, 1, 32)
+	}
+	return body, msg, err
+}
+
+// checkSmall asks the small model once over each protocol, holds the answers against the right one, and returns their sizes.
+func checkSmall(s *server, body, msg []byte) (rest, grpc int, err error) {
+	_, want, err := smallInput()
+	if err != nil {
+		return 0, 0, err
+	}
+	answer, err := post(s.http, restPath, body)
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := nearJSON(answer, want); err != nil {
+		return 0, 0, fmt.Errorf("REST: %w", err)
+	}
+	l, err := dialLight(s.grpc, predict, msg)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { _ = l.conn.Close() }()
+	if err := l.call(); err != nil {
+		return 0, 0, err
+	}
+	if err := nearProto(l.answer, "y", want); err != nil {
+		return 0, 0, fmt.Errorf("gRPC: %w", err)
+	}
+	return len(answer), len(l.answer), nil
+}
+
+// post asks once over REST.
+func post(address, path string, body []byte) ([]byte, error) {
 	resp, err := http.Post("http://"+address+path, "application/json", bytes.NewReader(body))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", resp.Status, answer)
 	}
-	return len(answer), err
+	return answer, err
 }
 
-const grpcAnswer = 120 // bytes, about what ten floats, a model spec and their names take
+func floats(data []byte) []float32 {
+	out := make([]float32, len(data)/4)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+	}
+	return out
+}
 
-func (b *bench) small() (*server, *server, []byte, []byte, error) {
-	s, err := b.serve(filepath.Join(b.work, "models"), "--grpc.tensor_content")
+// near holds an answer against the right one: figures of a server that answers wrongly mean nothing.
+func near(got, want []float32) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("answered %d numbers where %d are right", len(got), len(want))
+	}
+	for i := range got {
+		if d := math.Abs(float64(got[i] - want[i])); !(d <= 1e-4*math.Max(1, math.Abs(float64(want[i])))) {
+			return fmt.Errorf("answered %v where %v is right", got, want)
+		}
+	}
+	return nil
+}
+
+func nearJSON(answer []byte, want []float32) error {
+	var got struct{ Predictions [][]float32 }
+	if err := json.Unmarshal(answer, &got); err != nil || len(got.Predictions) != 1 {
+		return fmt.Errorf("answered %.200q: %w", answer, err)
+	}
+	return near(got.Predictions[0], want)
+}
+
+func nearProto(answer []byte, output string, want []float32) error {
+	var got serving.PredictResponse
+	if err := proto.Unmarshal(answer, &got); err != nil {
+		return err
+	}
+	return near(floats(got.Outputs[output].GetTensorContent()), want)
+}
+
+// small is inferd with the small model, and the handlers that do nothing with answers of the same sizes.
+func (b *bench) small() (s, n *server, body, msg []byte, err error) {
+	s, err = b.serve(filepath.Join(b.work, "models"), "--grpc.tensor_content")
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
-	data := randomFloats(32)
-	body, err := jsonBody(data, 32)
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	if body, msg, err = smallRequests(); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	rest, grpc, err := checkSmall(s, body, msg)
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
-	msg, err := message("two_layer", "x", data, 1, 32)
-	if err != nil {
-		return nil, nil, nil, nil, err
-	}
-	size, err := answerSize(s.http, restPath, body)
-	if err != nil {
-		return nil, nil, nil, nil, err
-	}
-	n, addresses, err := b.self(context.Background(), "noop", strconv.Itoa(size), strconv.Itoa(grpcAnswer))
+	n, addresses, err := b.self(context.Background(), "noop", strconv.Itoa(rest), strconv.Itoa(grpc))
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
 	n.http, n.grpc = addresses[0], addresses[1]
 	return s, n, body, msg, nil
+}
+
+// compare drives two servers in alternating pairs with the connections that open makes, and prints the figure.
+func (b *bench) compare(name string, bound float64, s, other *server, open func(*server) caller) error {
+	s.cpu, s.calls, other.cpu, other.calls = 0, 0, 0, 0
+	r, err := pairs(name, "calls/s", bound, b.n,
+		func() (float64, error) { return s.rate(connections, b.each, open(s)) },
+		func() (float64, error) { return other.rate(connections, b.each, open(other)) })
+	if err != nil {
+		return err
+	}
+	fmt.Println(r.report())
+	fmt.Printf("  processor time of the servers per call: %.1f us over %.1f us\n", s.cost(), other.cost())
+	return nil
 }
 
 func (b *bench) rest() error {
@@ -127,14 +210,9 @@ func (b *bench) rest() error {
 	}
 	defer s.stop()
 	defer n.stop()
-	r, err := pairs("REST predict, small model, 64 connections / no-op handler", "calls/s", 0.5, b.n,
-		func() (float64, error) { return drive(connections, b.each, httpCaller(s.http, restPath, body)) },
-		func() (float64, error) { return drive(connections, b.each, httpCaller(n.http, restPath, body)) })
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.report())
-	return nil
+	return b.compare("REST predict, small model, 64 connections / no-op handler", 0.5, s, n, func(s *server) caller {
+		return httpCaller(s.http, restPath, body)
+	})
 }
 
 func (b *bench) grpc() error {
@@ -144,17 +222,13 @@ func (b *bench) grpc() error {
 	}
 	defer s.stop()
 	defer n.stop()
-	r, err := pairs("gRPC predict, small model, 64 connections / no-op handler", "calls/s", 0.5, b.n,
-		func() (float64, error) { return drive(connections, b.each, grpcCaller(s.grpc, predict, msg)) },
-		func() (float64, error) { return drive(connections, b.each, grpcCaller(n.grpc, predict, msg)) })
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.report())
-	return nil
+	return b.compare("gRPC predict, small model, 64 connections / no-op handler", 0.5, s, n, func(s *server) caller {
+		return lightCaller(s.grpc, predict, msg)
+	})
 }
 
-const side = 224
+// MobileNetV2 takes side x side x 3 numbers and answers with so many.
+const side, classes = 224, 1000
 
 // image is one input row of MobileNetV2.
 func image() []byte { return randomFloats(side * side * 3) }
@@ -175,7 +249,7 @@ func (b *bench) exported() (string, error) {
 	return filepath.Abs(dir)
 }
 
-// bare is the child that calls TF_SessionRun with as many callers as cores: DIR BATCH; it prints images per second.
+// bare is the child that calls TF_SessionRun with as many callers as cores: DIR BATCH; it prints images per second and the first answer.
 func (b *bench) bare(args []string) error {
 	batch, err := strconv.ParseInt(args[1], 10, 64)
 	if err != nil {
@@ -202,6 +276,14 @@ func (b *bench) bare(args []string) error {
 	if err != nil {
 		return err
 	}
+	var answer []float32
+	_, err = m.Call(sig, []*tensor.Tensor{x}, []int{0}, func(_ int, t *tensor.Tensor) error {
+		answer = floats(t.Data)[:classes]
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	rate, err := drive(b.callers, b.each, func(int) (func() error, func(), error) {
 		return func() error {
 			_, err := m.Call(sig, []*tensor.Tensor{x}, []int{0}, func(int, *tensor.Tensor) error { return nil })
@@ -211,7 +293,11 @@ func (b *bench) bare(args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(rate * float64(batch))
+	fmt.Print(rate * float64(batch))
+	for _, v := range answer {
+		fmt.Print(" ", v)
+	}
+	fmt.Println()
 	return nil
 }
 
@@ -219,13 +305,43 @@ func imageTensor(batch int64) (*tensor.Tensor, error) {
 	return tensor.New(tensor.Float, tensor.Shape{batch, side, side, 3}, bytes.Repeat(image(), int(batch)))
 }
 
-func (b *bench) bareRate(dir string, batch int) (float64, error) {
+// bareRate is what bare TensorFlow reaches in a process of its own, and its answer for the image.
+func (b *bench) bareRate(dir string, batch int) (rate float64, answer []float32, err error) {
 	s, fields, err := b.self(context.Background(), "bare", dir, strconv.Itoa(batch))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	s.stop()
-	return strconv.ParseFloat(fields[0], 64)
+	values := make([]float64, len(fields))
+	for i, f := range fields {
+		if values[i], err = strconv.ParseFloat(f, 64); err != nil {
+			return 0, nil, err
+		}
+		if i > 0 {
+			answer = append(answer, float32(values[i]))
+		}
+	}
+	return values[0], answer, nil
+}
+
+// bestBare tries the batch sizes.
+func (b *bench) bestBare(dir string) (batch int, answer []float32, err error) {
+	best := 0.0
+	for _, size := range []int{1, 2, 4, 8, 16} {
+		var rates []float64
+		for range 3 {
+			rate, a, err := b.bareRate(dir, size)
+			if err != nil {
+				return 0, nil, err
+			}
+			rates, answer = append(rates, rate), a
+		}
+		fmt.Printf("  bare TF_SessionRun, %d callers, batch %2d: %.1f images/s\n", b.callers, size, median(rates))
+		if m := median(rates); m > best {
+			batch, best = size, m
+		}
+	}
+	return batch, answer, nil
 }
 
 func (b *bench) mobilenet() error {
@@ -235,84 +351,90 @@ func (b *bench) mobilenet() error {
 	}
 	defer func(d time.Duration) { b.each = d }(b.each)
 	b.each = max(b.each, 4*time.Second)
-	best, bestRate := 0, 0.0
-	for _, batch := range []int{1, 2, 4, 8, 16} {
-		var rates []float64
-		for range 3 {
-			rate, err := b.bareRate(dir, batch)
-			if err != nil {
-				return err
-			}
-			rates = append(rates, rate)
-		}
-		fmt.Printf("  bare TF_SessionRun, %d callers, batch %2d: %.1f images/s\n", b.callers, batch, median(rates))
-		if m := median(rates); m > bestRate {
-			best, bestRate = batch, m
-		}
+	best, want, err := b.bestBare(dir)
+	if err != nil {
+		return err
 	}
-	bare := func() (float64, error) { return b.bareRate(dir, best) }
+	figure := func(name string, bound float64, open caller) error {
+		r, err := pairs(fmt.Sprintf("MobileNetV2 %s / bare, batch %d", name, best), "images/s", bound, b.n,
+			func() (float64, error) { return drive(clients, b.each, open) },
+			func() (float64, error) { rate, _, err := b.bareRate(dir, best); return rate, err })
+		if err == nil {
+			fmt.Println(r.report())
+		}
+		return err
+	}
+	if err := b.atServable(dir, want, figure); err != nil {
+		return err
+	}
+	s, err := b.serve(filepath.Dir(filepath.Dir(dir)), "--grpc.tensor_content")
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	msg, err := message("mobilenet", "x", image(), 1, side, side, 3)
+	if err != nil {
+		return err
+	}
+	answer, err := ask(s.grpc, predict, msg)
+	if err == nil {
+		err = nearProto(answer, "probs", want)
+	}
+	if err != nil {
+		return err
+	}
+	if err := figure("over gRPC tensor_content, 16 connections", 0.85, grpcCaller(s.grpc, predict, msg)); err != nil {
+		return err
+	}
+	const path = "/v1/models/mobilenet:predict"
+	body, err := jsonBody(image(), side, side, 3)
+	if err != nil {
+		return err
+	}
+	if answer, err = post(s.http, path, body); err == nil {
+		err = nearJSON(answer, want)
+	}
+	if err != nil {
+		return err
+	}
+	return figure("over JSON, 16 connections", 0, httpCaller(s.http, path, body))
+}
 
-	cfg := config.Default()
-	cfg.Runtime.Library = b.runtime
-	trial, err := appliance.NewTrial(context.Background(), cfg, nil)
+// clients is the number of callers of MobileNetV2.
+const clients = 16
+
+// atServable measures batcher, rings and worker, without a wire.
+func (b *bench) atServable(dir string, want []float32, figure func(string, float64, caller) error) error {
+	t, err := b.trial(true)
 	if err != nil {
 		return err
 	}
-	defer trial.Close()
-	s, v, _, err := trial.Open(context.Background(), dir)
+	defer t.Close()
+	s, v, _, err := t.Open(context.Background(), dir)
 	if err != nil {
 		return err
 	}
+	defer func() { _ = s.Close() }() // the host ends the worker in any case
 	x, err := imageTensor(1)
 	if err != nil {
 		return err
 	}
 	sig := v.Signatures[inference.DefaultSignature]
-	r, err := pairs(fmt.Sprintf("MobileNetV2 at the Servable, 16 callers / bare, batch %d", best), "images/s", 0.95, b.n, func() (float64, error) {
-		return drive(16, b.each, func(int) (func() error, func(), error) {
-			return func() error {
-				resp, err := s.Predict(context.Background(), &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: []int{0}})
-				if err == nil {
-					resp.Release()
-				}
+	return figure("at the Servable, 16 callers", 0.95, func(int) (func() error, func(), error) {
+		checked := false
+		return func() error {
+			resp, err := s.Predict(context.Background(), &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: []int{0}})
+			if err != nil {
 				return err
-			}, func() {}, nil
-		})
-	}, bare)
-	_ = s.Close() // the host ends the worker in any case
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.report())
-
-	srv, err := b.serve(filepath.Dir(filepath.Dir(dir)), "--grpc.tensor_content")
-	if err != nil {
-		return err
-	}
-	defer srv.stop()
-	msg, err := message("mobilenet", "x", image(), 1, side, side, 3)
-	if err != nil {
-		return err
-	}
-	r, err = pairs(fmt.Sprintf("MobileNetV2 over gRPC tensor_content, 16 connections / bare, batch %d", best), "images/s", 0.85, b.n,
-		func() (float64, error) { return drive(16, b.each, grpcCaller(srv.grpc, predict, msg)) }, bare)
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.report())
-	body, err := jsonBody(image(), side, side, 3)
-	if err != nil {
-		return err
-	}
-	r, err = pairs(fmt.Sprintf("MobileNetV2 over JSON, 16 connections / bare, batch %d", best), "images/s", 0, b.n,
-		func() (float64, error) {
-			return drive(16, b.each, httpCaller(srv.http, "/v1/models/mobilenet:predict", body))
-		}, bare)
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.report())
-	return nil
+			}
+			defer resp.Release()
+			if !checked {
+				checked = true
+				return near(floats(resp.Outputs[0].Data), want)
+			}
+			return nil
+		}, func() {}, nil
+	})
 }
 
 // modelStatus is TensorFlow Serving's answer about a model.

@@ -1,0 +1,149 @@
+// h2.go: a gRPC caller that does no more than the protocol asks, so that the figure is the server's and not the client's.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// maxLight is the largest message of a lightCaller: it fits one frame and the windows that every server opens with.
+const maxLight = 16 << 10
+
+// light is one HTTP/2 connection with one call on it at a time.
+type light struct {
+	conn    net.Conn
+	w       *bufio.Writer
+	framer  *http2.Framer
+	fields  []hpack.HeaderField
+	encoder *hpack.Encoder
+	block   bytes.Buffer
+	decoder *hpack.Decoder
+	message []byte // with gRPC's five bytes before it
+	stream  uint32
+	unacked uint32 // bytes of answers that the server's window still counts
+	status  string
+	text    string
+	answer  []byte // of the latest call
+}
+
+// dialLight opens a connection that sends message to method.
+func dialLight(address, method string, message []byte) (*light, error) {
+	if len(message)+5 > maxLight {
+		return nil, fmt.Errorf("a message of %d bytes is too long for the light caller", len(message))
+	}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	l := &light{conn: conn, w: bufio.NewWriterSize(conn, 32<<10), stream: 1}
+	l.framer = http2.NewFramer(l.w, bufio.NewReaderSize(conn, 32<<10))
+	l.framer.SetReuseFrames()
+	l.encoder = hpack.NewEncoder(&l.block)
+	l.decoder = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+		switch f.Name {
+		case "grpc-status":
+			l.status = f.Value
+		case "grpc-message":
+			l.text = f.Value
+		}
+	})
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "bench"},
+		{"content-type", "application/grpc"}, {"te", "trailers"}} {
+		l.fields = append(l.fields, hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	l.message = binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
+	l.message = append(l.message, message...)
+	_, _ = l.w.WriteString(http2.ClientPreface) // bufio keeps the error for Flush
+	if err := l.framer.WriteSettings(); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// call makes one call and leaves the message that came back in l.answer.
+func (l *light) call() error {
+	l.block.Reset()
+	for _, f := range l.fields {
+		if err := l.encoder.WriteField(f); err != nil {
+			return err
+		}
+	}
+	id := l.stream
+	l.stream += 2
+	if err := l.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: l.block.Bytes(), EndHeaders: true}); err != nil {
+		return err
+	}
+	if err := l.framer.WriteData(id, true, l.message); err != nil {
+		return err
+	}
+	if l.unacked > maxLight {
+		if err := l.framer.WriteWindowUpdate(0, l.unacked); err != nil {
+			return err
+		}
+		l.unacked = 0
+	}
+	if err := l.w.Flush(); err != nil {
+		return err
+	}
+	l.answer, l.status, l.text = l.answer[:0], "", ""
+	for {
+		frame, err := l.framer.ReadFrame()
+		if err != nil {
+			return err
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				err = l.framer.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				if err = l.framer.WritePing(true, f.Data); err == nil {
+					err = l.w.Flush()
+				}
+			}
+		case *http2.DataFrame:
+			l.unacked += f.Length
+			l.answer = append(l.answer, f.Data()...)
+		case *http2.HeadersFrame:
+			if _, err = l.decoder.Write(f.HeaderBlockFragment()); err == nil && f.StreamEnded() {
+				return l.end()
+			}
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			err = fmt.Errorf("the server ended the call: %v", f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// end checks the trailers and takes the five bytes off the answer.
+func (l *light) end() error {
+	if l.status != "0" {
+		return fmt.Errorf("answered with gRPC status %q: %s", l.status, l.text)
+	}
+	if len(l.answer) < 5 || int(binary.BigEndian.Uint32(l.answer[1:])) != len(l.answer)-5 {
+		return fmt.Errorf("an answer of %d bytes that is no gRPC message", len(l.answer))
+	}
+	l.answer = l.answer[5:]
+	return nil
+}
+
+// lightCaller sends the same small message again and again over one connection of its own.
+func lightCaller(address, method string, message []byte) caller {
+	return func(int) (func() error, func(), error) {
+		l, err := dialLight(address, method, message)
+		if err != nil {
+			return nil, nil, err
+		}
+		return l.call, func() { _ = l.conn.Close() }, nil
+	}
+}
