@@ -148,7 +148,7 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 		proven = max(proven, s.Largest)
 	}
 	b := batch.New(r, batch.Options{
-		Model: v.Model, Version: v.Number, Policy: policy(settings(c).Batching), MaxRows: proven,
+		Model: v.Model, Version: v.Number, Policy: policy(settings(c).Batching), MaxRows: proven, Singly: p.Singly(),
 		Observe: l.metrics.batches(v.Model, v.Number), Log: l.log,
 	})
 	s := &servable{Batcher: b, runner: r, model: v.Model, version: v.Number, from: l}

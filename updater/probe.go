@@ -57,7 +57,19 @@ type SignatureProof struct {
 	Memory   int64                   // bytes that the worker used after the largest run; 0: not measured
 	Reason   string                  // why it was not run or is unproven; empty when it ran
 	Limit    string                  // why larger batches were not tried
-	Warnings []string                // NaN and infinity in an output
+	Mixes    bool                    // the rows of a batch influence each other: its requests must not be joined
+	Warnings []string                // NaN and infinity in an output, mixed rows
+}
+
+// Singly has the keys of the signatures whose requests must not be joined though their shapes allow it.
+func (p Proof) Singly() map[string]bool {
+	keys := make(map[string]bool)
+	for key, s := range p.Signatures {
+		if s.Mixes {
+			keys[key] = true
+		}
+	}
+	return keys
 }
 
 // Warnings has every signature's warnings, in order of the key.
@@ -135,38 +147,50 @@ func probeSignature(ctx context.Context, r inference.Runner, sig *inference.Sign
 		sp.Limit = sig.Unbatchable
 		return sp, true, nil
 	}
+	err = probeBatches(ctx, r, sig, fill, o, left, &sp, measured)
+	if err == nil && sp.Largest > 1 && mixesRows(ctx, r, sig, fill, o.MaxInputBytes) {
+		sp.Mixes, sp.Largest = true, 1
+		sp.Limit = "the answer to a row depends on the other rows of its batch"
+		sp.Warnings = append(sp.Warnings, sp.Limit+", so its requests run singly")
+	}
+	return sp, true, err
+}
+
+// probeBatches doubles the batch while time and memory allow; sp.Limit says why it stopped before the cap.
+func probeBatches(ctx context.Context, r inference.Runner, sig *inference.Signature, fill filling, o ProbeOptions, left *time.Duration, sp *SignatureProof,
+	measured bool) error {
 	growth := int64(0)
 	for n := int64(2); n <= int64(o.MaxBatch); n *= 2 {
 		switch {
 		case 2*sp.Times[n/2] > *left:
 			sp.Limit = fmt.Sprintf("batch %d was not tried: the time for made-up runs (%v) is used up", n, o.Budget)
-			return sp, true, nil
+			return nil
 		case measured && o.MemoryLimitBytes > 0 && sp.Memory+2*growth > o.MemoryLimitBytes:
 			sp.Limit = fmt.Sprintf("batch %d was not tried: the worker uses %d of %d bytes", n, sp.Memory, o.MemoryLimitBytes)
-			return sp, true, nil
+			return nil
 		}
 		inputs, err := makeInputs(sig, n, fill, o.MaxInputBytes)
 		if err != nil {
 			sp.Limit = err.Error()
-			return sp, true, nil
+			return nil
 		}
 		start := time.Now()
-		err = probeRun(ctx, r, sig, inputs, &sp)
+		err = probeRun(ctx, r, sig, inputs, sp)
 		took := time.Since(start)
 		*left -= took
 		if err != nil {
 			if c := code(err); (c == inference.InvalidArgument || c == inference.OutOfRange || c == inference.ResourceExhausted) && !died(err) {
 				sp.Limit = fmt.Sprintf("batch %d failed on made-up inputs: %s", n, inference.AsError(err).Msg)
-				return sp, true, nil
+				return nil
 			}
-			return sp, true, fmt.Errorf("batch %d: %w", n, err)
+			return fmt.Errorf("batch %d: %w", n, err)
 		}
 		sp.Largest, sp.Times[n] = n, took
 		if after, ok := o.Memory(r); ok {
 			growth, sp.Memory = max(0, after-sp.Memory), after
 		}
 	}
-	return sp, true, nil
+	return nil
 }
 
 // probeFirst makes the run of batch 1 with one filling, and with another where the graph does not like the first. It sets sp.Reason

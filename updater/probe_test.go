@@ -83,6 +83,7 @@ func TestProbe(t *testing.T) {
 	}
 	d := inference.DefaultSignature
 	batch := signature(d, true, tensor.Float, -1, 3)
+	const mixing = " D[1,3] D[1,3] D[2,3]" // two rows alone and together, where batches ran
 	writes := signature("count", false, tensor.Float, 1)
 	writes.Writes = true
 	for _, test := range []struct {
@@ -96,8 +97,8 @@ func TestProbe(t *testing.T) {
 		err      string
 	}{
 		{name: "doubling to the cap", sigs: signatures(batch), opts: ProbeOptions{MaxBatch: 8},
-			runs: "D[1,3] D[1,3] D[2,3] D[4,3] D[8,3]", largest: 8},
-		{name: "a cap that is no power of two", sigs: signatures(batch), opts: ProbeOptions{MaxBatch: 7}, runs: "D[1,3] D[1,3] D[2,3] D[4,3]", largest: 4},
+			runs: "D[1,3] D[1,3] D[2,3] D[4,3] D[8,3]" + mixing, largest: 8},
+		{name: "a cap that is no power of two", sigs: signatures(batch), opts: ProbeOptions{MaxBatch: 7}, runs: "D[1,3] D[1,3] D[2,3] D[4,3]" + mixing, largest: 4},
 		{name: "not batchable", sigs: signatures(signature(d, false, tensor.Float, 1, -1)), runs: "D[1,1] D[1,1]", largest: 1},
 		{name: "unknown rank", sigs: signatures(&inference.Signature{Key: d, Inputs: []inference.TensorInfo{{Alias: "x", DType: tensor.Float, UnknownRank: true}}}), runs: "D[1] D[1]", largest: 1},
 		{name: "scalar", sigs: signatures(signature(d, false, tensor.Int64)), runs: "D[] D[]", largest: 1},
@@ -129,14 +130,14 @@ func TestProbe(t *testing.T) {
 		{name: "a death refuses, whatever its code", sigs: signatures(batch), run: failAt(0, bad(inference.InvalidArgument, inference.ErrWorkerDied)), runs: "D[1,3]", err: "worker died"},
 		{name: "a run that never ends refuses", sigs: signatures(batch), run: failAt(0, bad(inference.DeadlineExceeded, inference.ErrRunTimeout)), runs: "D[1,3]", err: "run_timeout"},
 		{name: "no memory for a batch bounds it", sigs: signatures(batch), run: failAt(4, bad(inference.ResourceExhausted, nil)),
-			runs: "D[1,3] D[1,3] D[2,3] D[4,3]", largest: 2},
+			runs: "D[1,3] D[1,3] D[2,3] D[4,3]" + mixing, largest: 2},
 		{name: "a graph that takes no larger batch", sigs: signatures(batch), run: failAt(2, bad(inference.InvalidArgument, nil)), runs: "D[1,3] D[1,3] D[2,3]", largest: 1},
 		{name: "a batch that fails otherwise refuses", sigs: signatures(batch), run: failAt(2, bad(inference.Internal, nil)), runs: "D[1,3] D[1,3] D[2,3]", err: "batch 2"},
 		{name: "a batch that kills the worker refuses", sigs: signatures(batch), run: failAt(2, bad(inference.ResourceExhausted, inference.ErrWorkerDied)), runs: "D[1,3] D[1,3] D[2,3]", err: "batch 2"},
 		{name: "too large to make up", sigs: signatures(signature(d, false, tensor.Float, 1<<20, 1<<20)), unproven: "would take more than"},
 		{name: "an impossible shape", sigs: signatures(signature(d, false, tensor.Float, math.MaxInt64, 4)), unproven: "overflows"},
 		{name: "a type that no tensor carries", sigs: signatures(signature(d, false, tensor.Resource)), unproven: "DT_RESOURCE"},
-		{name: "a batch too large to make up", sigs: signatures(signature(d, true, tensor.Float, -1, 100)), opts: ProbeOptions{MaxInputBytes: 900}, runs: "D[1,100] D[1,100] D[2,100]", largest: 2},
+		{name: "a batch too large to make up", sigs: signatures(signature(d, true, tensor.Float, -1, 100)), opts: ProbeOptions{MaxInputBytes: 900}, runs: "D[1,100] D[1,100] D[2,100] D[1,100] D[1,100] D[2,100]", largest: 2},
 		{name: "outputs that are not the signature's", sigs: signatures(batch),
 			run: func(context.Context, *inference.Run) (*inference.Result, error) {
 				return inference.NewResult(nil, nil), nil

@@ -25,6 +25,9 @@ type Options struct {
 	Policy  Policy // valid, see [Policy.Validate]
 	// MaxRows is the largest batch that warm-up has proven: requests are not joined beyond it. 0 when nobody knows.
 	MaxRows int64
+	// Singly has the keys of signatures that warm-up has found to mix the rows of a batch: their requests are neither joined nor split,
+	// though their shapes would allow it.
+	Singly map[string]bool
 	// MaxQueued bounds the requests that wait, MaxQueuedBytes the bytes of their inputs. One request is always let in.
 	MaxQueued      int
 	MaxQueuedBytes int64
@@ -173,7 +176,9 @@ func (b *Batcher) signature(sig *inference.Signature) *signature {
 	if s, ok := b.sigs.Load(sig); ok {
 		return s.(*signature)
 	}
-	s, _ := b.sigs.LoadOrStore(sig, &signature{Signature: sig, id: b.sigCount.Add(1)})
+	made := &signature{Signature: sig, id: b.sigCount.Add(1)}
+	made.single.Store(b.opts.Singly[sig.Key])
+	s, _ := b.sigs.LoadOrStore(sig, made)
 	return s.(*signature)
 }
 

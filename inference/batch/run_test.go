@@ -199,6 +199,17 @@ func TestSignatureThatReducesIsRunSingly(t *testing.T) {
 	}
 }
 
+// What warm-up has found to mix rows is neither joined nor split.
+func TestSignatureThatMixesRowsIsRunSingly(t *testing.T) {
+	inBubble(t, &fake.Runner{Latency: always(ms)}, Options{MaxRows: 2, Singly: map[string]bool{"serving_default": true}}, func(b *bench) {
+		b.sendAll(rows(1), rows(2), rows(3, 4, 5))
+		settle(10 * ms)
+		if got := len(b.f.Records()); got != 3 {
+			b.Errorf("%d runs for 3 requests", got)
+		}
+	})
+}
+
 // The parts' outputs differ in a dimension that depends on the values: only the whole request's answer is right.
 func TestPartsThatDoNotFitTogether(t *testing.T) {
 	f := &fake.Runner{Graph: func(r fake.Record) ([]*tensor.Tensor, error) {
