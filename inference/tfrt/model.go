@@ -85,6 +85,9 @@ func (m *Model) Run(ctx context.Context, run *inference.Run) (*inference.Result,
 		return nil, err
 	}
 	// From here on the call has all it needs: run.Inputs is not touched again.
+	if run.Copied != nil {
+		run.Copied()
+	}
 	outputs := len(run.Outputs)
 	execute := func() (*inference.Result, error) {
 		defer leave()

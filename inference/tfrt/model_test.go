@@ -22,13 +22,18 @@ func TestRunJoinsAndPads(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for name, ctx := range map[string]context.Context{"can end": ctx, "cannot end": context.Background()} {
+		copied := 0
 		r, err := m.Run(ctx, &inference.Run{
 			Signature: sigs["serving_default"],
 			Inputs:    []tensor.Parts{{Pieces: []*tensor.Tensor{floats(tensor.Shape{2, 1}, 1, 2), floats(tensor.Shape{1, 1}, 5)}, Pad: 2}},
 			Outputs:   []int{0},
+			Copied:    func() { copied++ },
 		})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+		if copied != 1 {
+			t.Errorf("%s: Copied was called %d times", name, copied)
 		}
 		y := r.Outputs[0]
 		if got := fmt.Sprint(y.Shape, modeltest.FloatValues(y)); got != "[5,1] [2.5 3 4.5 2.5 2.5]" {

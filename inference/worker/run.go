@@ -56,6 +56,9 @@ func (p *process) run(ctx context.Context, t *target, r *inference.Run) (*infere
 	if !p.submit(s) {
 		return nil, errNotBegun
 	}
+	if r.Copied != nil {
+		r.Copied()
+	}
 	inFlight := p.host.running.Add(1)
 	defer p.host.running.Add(-1)
 	if !p.poll(s, inFlight) {

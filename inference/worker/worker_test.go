@@ -49,9 +49,14 @@ func TestRun(t *testing.T) {
 		// Pieces and padding are joined on the way.
 		run := runOf("echo", floatTensor(1, 2))
 		run.Inputs[0] = tensor.Parts{Pieces: []*tensor.Tensor{floatTensor(1, 2), floatTensor(3)}, Pad: 2}
+		copied := 0
+		run.Copied = func() { copied++ }
 		res, err = m.Run(t.Context(), run)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if copied != 1 {
+			t.Errorf("Copied was called %d times", copied)
 		}
 		if got := floats(res.Outputs[0].Data); fmt.Sprint(got) != "[1 2 3 1 1]" || !res.Outputs[0].Shape.Equal(tensor.Shape{5}) {
 			t.Errorf("pieces came back as %v %v", res.Outputs[0].Shape, got)
