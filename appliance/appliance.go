@@ -86,7 +86,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.load.host = worker.NewHost(worker.HostOptions{
 		Executable: opts.Executable, Library: a.load.library,
 		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
-		Log: opts.Log, Stderr: a.workerLine,
+		Log:       opts.Log, Stderr: a.workerLine,
 	})
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		ModelsDir: cfg.ModelsDir, Models: a.models(),

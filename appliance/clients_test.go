@@ -40,14 +40,20 @@ func halfPlusTwo(x float32, y []float32, err error) (int64, string) {
 }
 
 // startLoad asks the model with so many clients until end. No two requests have the same input, so that an answer that was another's
-// shows.
+// shows. Inputs are whole numbers above 0.
 func (s *server) startLoad(model string, clients int, judge judge) *load {
+	s.t.Helper()
+	return s.startLoadOf(1, model, clients, judge)
+}
+
+// startLoadOf is startLoad with inputs of that sign.
+func (s *server) startLoadOf(sign int, model string, clients int, judge judge) *load {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &load{s: s, stop: stop, seen: make(map[int64]int)}
 	for c := range clients {
 		l.wg.Go(func() {
 			for i := 1; ctx.Err() == nil; i++ {
-				x := float32(c<<17 + i) // halves of it are exact
+				x := float32(sign * (c<<17 + i)) // halves of it are exact
 				ask := s.askGRPC
 				if c%2 == 0 {
 					ask = func(ctx context.Context, model string, x []float32) ([]float32, error) {

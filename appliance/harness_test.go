@@ -169,6 +169,32 @@ func run(t testing.TB, cfg *config.Config) *server {
 	return s
 }
 
+// with is s for a subtest.
+func (s *server) with(t testing.TB) *server {
+	sub := *s
+	sub.t = t
+	return &sub
+}
+
+// listed is a model as the configuration lists it, in the models directory.
+func listed(cfg *config.Config, name string) config.Model {
+	m, _ := cfg.Model(name)
+	return m
+}
+
+// ready checks what the readiness endpoint answers about the model, or about the appliance when it is empty.
+func (s *server) ready(model string, want int) {
+	s.t.Helper()
+	for _, path := range []string{"/readyz", "/v2/health/ready"} {
+		if model != "" {
+			path += "?model=" + model
+		}
+		if code, body := s.get(path); code != want {
+			s.t.Errorf("%s answers %d %q, want %d", path, code, body, want)
+		}
+	}
+}
+
 // stop asks the appliance to end, as SIGTERM does, and returns what Run did.
 func (s *server) stop() error {
 	s.cancel()

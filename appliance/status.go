@@ -89,7 +89,7 @@ func (a *Appliance) liveness(w http.ResponseWriter, _ *http.Request) {
 
 func (a *Appliance) readiness(w http.ResponseWriter, r *http.Request) {
 	if model := r.URL.Query().Get("model"); model != "" {
-		ready, known := a.health.Ready(model)
+		ready, known := a.serving(model)
 		switch {
 		case !known:
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
