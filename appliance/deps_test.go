@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"appliance/api/rest":             {"appliance/api", "inference", "inference/tensor"},
 	"appliance/api/rpc":              {"appliance/api", "inference", "inference/tensor"},
 	"systemd":                        {},
+	"storage":                        {},
 }
 
 // free packages wire the others: they may import anything but main programs.

@@ -1,0 +1,284 @@
+// db.go: the file: opening, locking, migrating, and what happens when it is damaged.
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Errors that callers branch on.
+var (
+	ErrLocked = errors.New("another process has it open")
+	ErrNewer  = errors.New("it was written by a newer inferd")
+	ErrClosed = errors.New("the state file is closed")
+)
+
+// errDamaged: the file's own structure cannot be read.
+var errDamaged = errors.New("the file is damaged")
+
+// schema is the number of the newest migration.
+var schema = uint64(len(migrations))
+
+// migrations bring a file from schema i to i+1.
+var migrations = []func(tx *bbolt.Tx) error{
+	func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketState, bucketHistory, bucketDamaged} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+}
+
+var (
+	bucketMeta    = []byte("meta")
+	bucketState   = []byte("state")
+	bucketHistory = []byte("history")
+	bucketDamaged = []byte("damaged")
+	keySchema     = []byte("schema")
+)
+
+// Options of Open. Zero means default.
+type Options struct {
+	Timeout time.Duration // for another process to let go of the file; 1 s
+	Log     *slog.Logger  // nil discards
+}
+
+// DB is the open file.
+type DB struct {
+	path string
+	opts Options
+	log  *slog.Logger
+
+	mu     sync.Mutex             // held for the length of every transaction: there is one writer, and reads are few and short
+	bolt   *bbolt.DB              // guarded by mu; nil after Close
+	file   *os.File               // guarded by mu: what bolt reads, kept for when bolt can no longer be closed
+	moved  string                 // guarded by mu: where a damaged file lies
+	seeds  map[string][]byte      // guarded by mu: the last states that this process read or wrote
+	before func(write bool) error // tests inject errors; immutable after Open
+}
+
+// Open opens the file at path, or makes it and its directory. It waits for a lock at most Options.Timeout. A damaged file is moved aside
+// and a new one begun; Damaged says so.
+func Open(path string, opts Options) (*DB, error) {
+	if opts.Timeout <= 0 {
+		opts.Timeout = time.Second
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	db := &DB{path: path, opts: opts, log: opts.Log.With("component", "storage"), seeds: make(map[string][]byte)}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("state file %s: %w", path, err)
+	}
+	err := db.openOnce()
+	if errors.Is(err, errDamaged) {
+		err = db.replace(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state file %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// Close lets go of the file. It is idempotent; later calls of other methods give ErrClosed.
+func (db *DB) Close() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if db.bolt == nil {
+		return nil
+	}
+	bolt := db.bolt
+	db.bolt = nil
+	return guard(bolt.Close)
+}
+
+// Damaged is where a damaged file was moved to since Open, empty when none was.
+func (db *DB) Damaged() string {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.moved
+}
+
+// openOnce opens what lies at the path. On an error nothing is held.
+func (db *DB) openOnce() error {
+	var file *os.File
+	var bolt *bbolt.DB
+	err := guard(func() (err error) {
+		bolt, err = bbolt.Open(db.path, 0o640, &bbolt.Options{
+			Timeout: db.opts.Timeout, FreelistType: bbolt.FreelistMapType,
+			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+				f, err := os.OpenFile(name, flag, mode)
+				file = f
+				return f, err
+			},
+		})
+		return err
+	})
+	var system syscall.Errno
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return ErrLocked
+	case err != nil && !errors.As(err, &system) && !errors.Is(err, errDamaged):
+		err = fmt.Errorf("%w: %w", errDamaged, err) // bbolt's own verdicts on the bytes are not all sentinels
+	}
+	if err == nil {
+		err = guard(func() error { return bolt.Update(func(tx *bbolt.Tx) error { return prepare(tx, file) }) })
+		if errors.Is(err, ErrNewer) {
+			_ = guard(bolt.Close) // nothing was written
+			return err
+		}
+	}
+	if err != nil {
+		abandon(file)
+		return err
+	}
+	db.bolt, db.file = bolt, file
+	return nil
+}
+
+// prepare migrates, and reads everything once, so that damage shows now.
+func prepare(tx *bbolt.Tx, file *os.File) error {
+	if st, err := file.Stat(); err != nil {
+		return err
+	} else if st.Size() < tx.Size() {
+		return fmt.Errorf("%w: it has %d bytes and should have %d", errDamaged, st.Size(), tx.Size())
+	}
+	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
+	if err != nil {
+		return err
+	}
+	var at uint64
+	if b := meta.Get(keySchema); len(b) == 8 {
+		at = binary.BigEndian.Uint64(b)
+	}
+	if at > schema {
+		return fmt.Errorf("%w (schema %d, this one knows %d); install that version again, or move the file away", ErrNewer, at, schema)
+	}
+	for ; at < schema; at++ {
+		if err := migrations[at](tx); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", at+1, err)
+		}
+	}
+	if err := meta.Put(keySchema, binary.BigEndian.AppendUint64(nil, schema)); err != nil {
+		return err
+	}
+	total := 0
+	for _, name := range [][]byte{bucketState, bucketHistory, bucketDamaged} {
+		b := tx.Bucket(name)
+		if b == nil {
+			return fmt.Errorf("%w: bucket %s is missing", errDamaged, name)
+		}
+		total += walk(b)
+	}
+	_ = total // the bytes had to be touched, not used
+	return nil
+}
+
+func walk(b *bbolt.Bucket) (sum int) {
+	c := b.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if v == nil {
+			sum += walk(b.Bucket(k))
+			continue
+		}
+		for _, x := range v {
+			sum += int(x)
+		}
+	}
+	return sum
+}
+
+// abandon gives the descriptor and with it the lock back where bbolt cannot be closed any more: its own Close may wait for a lock that a
+// panic left held. The mapping of a damaged file stays until the process ends.
+func abandon(file *os.File) {
+	if file != nil {
+		_ = file.Close() // closed already where bbolt could
+	}
+}
+
+// replace moves the damaged file aside and begins a new one with the last known states.
+func (db *DB) replace(why error) error {
+	aside := db.path + ".damaged"
+	if err := os.Rename(db.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w, and it cannot be moved aside: %w", why, err)
+	}
+	if err := db.openOnce(); err != nil {
+		return err
+	}
+	db.moved = aside
+	db.log.Error("state file was damaged: it was moved aside and a new one begun", "path", db.path, "to", aside, "err", why)
+	if len(db.seeds) == 0 {
+		return nil
+	}
+	return guard(func() error {
+		return db.bolt.Update(func(tx *bbolt.Tx) error {
+			for name, value := range db.seeds {
+				if err := tx.Bucket(bucketState).Put([]byte(name), seal([]byte(name), value)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// do runs one transaction. One that finds the file damaged is run again on a new file.
+func (db *DB) do(write bool, f func(tx *bbolt.Tx) error) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	var err error
+	for range 2 {
+		if db.bolt == nil {
+			return ErrClosed
+		}
+		bolt := db.bolt
+		err = guard(func() error {
+			if db.before != nil {
+				if err := db.before(write); err != nil {
+					return err
+				}
+			}
+			if write {
+				return bolt.Update(f)
+			}
+			return bolt.View(f)
+		})
+		if !errors.Is(err, errDamaged) {
+			break
+		}
+		abandon(db.file)
+		db.bolt, db.file = nil, nil
+		if err := db.replace(err); err != nil {
+			return fmt.Errorf("state file %s: %w", db.path, err)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("state file %s: %w", db.path, err)
+	}
+	return nil
+}
+
+// guard turns faults (a mapped page that cannot be read) and bbolt's panics into errDamaged.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,21 @@
+// doc.go: what the store is and what always holds.
+
+// Package storage keeps bytes that must survive a restart in one bbolt file. What the bytes mean is its callers' business.
+//
+// Invariants:
+//  1. What a writing method has returned nil for is on disk (bbolt's fdatasync).
+//  2. Every value carries a format number and a checksum over its key and its bytes. A value that does not fit is moved to the bucket
+//     "damaged", reported once, and answered as if it had never been; it stops nothing else.
+//  3. A file that cannot be read (cut off, overwritten, a disk that faults under the mapping) is renamed to "<path>.damaged" and a new
+//     one is begun, with the last states known to this process in it. It never panics, never blocks the start, and is never deleted.
+//  4. One process has the file at a time; the second gets [ErrLocked] after the timeout.
+//  5. A file of a newer schema is left alone: [ErrNewer]. An older one is migrated in one transaction.
+//  6. Every transaction runs with faults turned into panics and panics into errors (guard), and no slice of a mapped page leaves it.
+//  7. Histories are bounded by count; values by size.
+//
+// Buckets: "meta" has the schema number; "state" one record per name; "history" a bucket of records per name, keyed by a big-endian
+// sequence; "damaged" what invariant 2 moved. Further kinds (queues, results) take buckets of their own beside these and a view type of
+// their own beside [State].
+//
+// All methods may be called from any goroutine. The package is not for large values: those are files.
+package storage
