@@ -1,46 +1,110 @@
-// device_test.go: answers of a driver in its documented form, and where workers are put for them.
+// device_test.go: recorded answers of nvidia-smi, and which GPUs a worker sees. testdata/smi/README.md says where the answers come from.
 package device
 
 import (
-	"errors"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-const two = `0, GPU-5f1c6f1e-0a1b-2c3d-4e5f-000000000000, NVIDIA H200, 143771, 142100, 9.0
-1, GPU-5f1c6f1e-0a1b-2c3d-4e5f-000000000001, Tesla K80, 11441, 11000, 3.7
-`
-
-func TestParseSMI(t *testing.T) {
-	got, err := ParseSMI(two)
-	if err != nil || len(got) != 2 {
-		t.Fatal(got, err)
+// recorded is a file of testdata/smi: the query that it answers, the answer, and the error that running nvidia-smi gave.
+func recorded(t testing.TB, name string) (query, answer string, err error) {
+	t.Helper()
+	text, readErr := os.ReadFile(filepath.Join("testdata/smi", name+".txt"))
+	if readErr != nil {
+		t.Fatal(readErr)
 	}
-	if want := (GPU{0, "GPU-5f1c6f1e-0a1b-2c3d-4e5f-000000000000", "NVIDIA H200", 143771 << 20, 142100 << 20, "9.0"}); got[0] != want {
-		t.Errorf("read %+v, want %+v", got[0], want)
-	}
-	for _, none := range []string{"", "\n", "No devices were found\n"} {
-		if got, err := ParseSMI(none); err != nil || got != nil {
-			t.Errorf("%q: %v, %v", none, got, err)
+	query = Query
+	for line := range bytes.Lines(text) {
+		switch rest, ours := strings.CutPrefix(string(line), "# "); {
+		case !ours:
+			answer += string(line)
+		case strings.HasPrefix(rest, "old."):
+			query = QueryOld
+		case strings.HasPrefix(rest, "exit "):
+			if code := strings.TrimSpace(rest[5:]); code != "0" {
+				if err = exec.CommandContext(t.Context(), "sh", "-c", "exit "+code).Run(); err == nil {
+					t.Fatal("no exit code")
+				}
+			}
 		}
 	}
-	old, err := ParseSMI("0, GPU-1, Quadro, with comma and [N/A], 1, 1, 1")
-	if err == nil {
-		t.Errorf("a name with a comma was read as %+v", old)
+	return query, answer, err
+}
+
+const (
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+func TestAnswers(t *testing.T) {
+	said := make(map[string]string)
+	for name, want := range map[string]string{
+		"h200":             "0 NVIDIA H200 143771/142993 9.0",
+		"two":              "0 NVIDIA GeForce RTX 4070 12282/11012 8.9, 1 Tesla K80 11441/11436 3.7",
+		"mig":              "0 NVIDIA A100-SXM4-80GB 81920/81037 8.0 MIG",
+		"mig-container":    "0 NVIDIA A100-SXM4-80GB 0/0 8.0 MIG",
+		"unified":          "0 NVIDIA GB10 0/0 12.1",
+		"full":             "0 Tesla T4 15360/0 7.5",
+		"old-driver":       "error nvidia-smi (exit status 2): \"Field \\\"compute_cap\\\" is not a valid field to query.\"",
+		"old-driver-again": "0 Tesla V100-SXM2-16GB 16160/16157 ",
+		"none":             "",
+		"no-driver":        "error nvidia-smi (exit status 9): \"NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.\"",
+		"mismatch":         "error nvidia-smi (exit status 18): \"Failed to initialize NVML: Driver/library version mismatch\"",
+		"lost":             "error nvidia-smi (exit status 15): \"Unable to determine the device handle for GPU 0000:02:00.0: GPU is lost.  Reboot the system to recover this GPU\"",
+		"warning":          "0 Tesla T4 15360/15096 7.5",
+		"silent":           "error nvidia-smi: exit status 255",
+	} {
+		_, answer, err := recorded(t, name)
+		gpus, err := Answer(answer, err)
+		said[name] = words(gpus, err)
+		if said[name] != want {
+			t.Errorf("%s:\n got %s\nwant %s", name, said[name], want)
+		}
+		if old := TooOld(answer); old != (name == "old-driver") {
+			t.Errorf("%s: too old: %v", name, old)
+		}
 	}
-	if got, err := ParseSMI("0, GPU-1, Old, 100, 50, [N/A]"); err != nil || got[0].Capability != "" {
-		t.Errorf("a driver that does not know the capability: %+v, %v", got, err)
+	files, _ := filepath.Glob("testdata/smi/*.txt")
+	if len(files) != len(said) {
+		t.Errorf("%d recorded answers, %d looked at", len(files), len(said))
 	}
+}
+
+func words(gpus []GPU, err error) string {
+	if err != nil {
+		return "error " + err.Error()
+	}
+	var all []string
+	for _, g := range gpus {
+		s := fmt.Sprintf("%d %s %d/%d %s", g.Index, g.Name, g.TotalBytes/mib, g.FreeBytes/mib, g.Capability)
+		if g.MIG {
+			s += " MIG"
+		}
+		all = append(all, s)
+	}
+	return strings.Join(all, ", ")
+}
+
+func TestParseSMIRefusesWhatItCannotRead(t *testing.T) {
 	for name, bad := range map[string]string{
 		"sentence":         "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
 		"fields":           "0, GPU-1, X, 100",
-		"index":            "x, GPU-1, X, 100, 50, 9.0",
-		"negative index":   "-1, GPU-1, X, 100, 50, 9.0",
-		"twice":            "0, GPU-1, X, 100, 50, 9.0\n0, GPU-1, X, 100, 50, 9.0",
-		"uuid":             "0, whatever, X, 100, 50, 9.0",
-		"memory":           "0, GPU-1, X, [N/A], 50, 9.0",
-		"overflow":         "0, GPU-1, X, 99999999999999999, 50, 9.0",
-		"free above total": "0, GPU-1, X, 100, 101, 9.0",
+		"a comma":          "0, GPU-1, Quadro, with comma, 100, 50",
+		"index":            "x, GPU-1, X, 100, 50, 9.0, Disabled",
+		"negative index":   "-1, GPU-1, X, 100, 50, 9.0, Disabled",
+		"twice":            "0, GPU-1, X, 100, 50, 9.0, Disabled\n0, GPU-1, X, 100, 50, 9.0, Disabled",
+		"uuid":             "0, whatever, X, 100, 50, 9.0, Disabled",
+		"memory":           "0, GPU-1, X, lots, 50, 9.0, Disabled",
+		"negative memory":  "0, GPU-1, X, -100, 50, 9.0, Disabled",
+		"overflow":         "0, GPU-1, X, 99999999999999999, 50, 9.0, Disabled",
+		"free above total": "0, GPU-1, X, 100, 101, 9.0, Disabled",
 	} {
 		if got, err := ParseSMI(bad); err == nil {
 			t.Errorf("%s: read as %+v", name, got)
@@ -48,10 +112,19 @@ func TestParseSMI(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if got, err := ParseSMI("0, GPU-1, Old, 100, 50, [N/A], [N/A]"); err != nil || got[0].Capability != "" {
+		t.Errorf("a driver that does not know the capability: %+v, %v", got, err)
+	}
+	if got, err := ParseSMI("0, GPU-1, Half, 100, [Unknown Error], 9.0, [N/A]"); err != nil || got[0].known() {
+		t.Errorf("a total without what is free: %+v, %v", got, err)
+	}
 }
 
 func FuzzParseSMI(f *testing.F) {
-	f.Add(two)
+	for _, name := range []string{"two", "unified", "old-driver-again", "no-driver"} {
+		_, answer, _ := recorded(f, name)
+		f.Add(answer)
+	}
 	f.Add("0, GPU-1, \"X, 100, 50, 9.0")
 	f.Fuzz(func(t *testing.T, answer string) {
 		got, err := ParseSMI(answer)
@@ -63,59 +136,73 @@ func FuzzParseSMI(f *testing.F) {
 	})
 }
 
-func TestPlace(t *testing.T) {
-	const gib = 1 << 30
-	gpus := []GPU{{Index: 0, TotalBytes: 16 * gib, FreeBytes: 10 * gib, Capability: "7.5"}, {Index: 1, TotalBytes: 16 * gib, FreeBytes: 14 * gib, Capability: "3.7"}}
+func TestVisible(t *testing.T) {
+	all := []GPU{{Index: 1, UUID: "GPU-bb1"}, {Index: 0, UUID: "GPU-aa1"}, {Index: 2, UUID: "GPU-bb2"}}
 	for _, c := range []struct {
-		name     string
-		r        Request
-		promised map[int]int64
-		probe    error
-		want     int // index, -1 for the CPU, -2 for an error
-		reason   string
+		list string
+		set  bool
+		want string // UUIDs in order
 	}{
-		{"most room", Request{NeedBytes: gib, Pinned: -1}, nil, nil, 1, "most room"},
-		{"promises count", Request{NeedBytes: gib, Pinned: -1}, map[int]int64{1: 10 * gib}, nil, 0, "most room"},
-		{"too old", Request{NeedBytes: gib, Pinned: -1, MinCapability: "6.0"}, nil, nil, 0, "most room"},
-		{"pinned", Request{NeedBytes: gib, Pinned: 0}, nil, nil, 0, "most room"},
-		{"pinned and too old", Request{NeedBytes: gib, Pinned: 1, MinCapability: "6.0"}, nil, nil, -1, "compute capability 3.7"},
-		{"pinned to nothing", Request{NeedBytes: gib, Pinned: 7}, nil, nil, -1, "no GPU 7"},
-		{"too large", Request{NeedBytes: 15 * gib, Pinned: -1}, nil, nil, -1, "15872 MiB are needed"},
-		{"all promised", Request{NeedBytes: gib, Pinned: -1}, map[int]int64{0: 16 * gib, 1: 17 * gib}, nil, -1, "room for 0 MiB"},
-		{"asked for the CPU", Request{Mode: CPUOnly, Pinned: -1}, nil, nil, -1, "asks for the CPU"},
-		{"no driver", Request{NeedBytes: gib, Pinned: -1}, nil, errors.New("not found"), -1, "does not answer: not found"},
-		{"must have one", Request{Mode: GPUOnly, NeedBytes: 15 * gib, Pinned: -1}, nil, nil, -2, "are needed"},
-		{"must have one and no driver", Request{Mode: GPUOnly, Pinned: -1}, nil, errors.New("not found"), -2, "not found"},
+		{"", false, "GPU-aa1 GPU-bb1 GPU-bb2"},
+		{"", true, ""},
+		{"-1", true, ""},
+		{"NoDevFiles", true, ""},
+		{"1", true, "GPU-bb1"},
+		{"2, 0", true, "GPU-bb2 GPU-aa1"},
+		{"0,7,1", true, "GPU-aa1"},
+		{"0,0,1", true, "GPU-aa1"},
+		{"GPU-aa,2", true, "GPU-aa1 GPU-bb2"},
+		{"GPU-bb,0", true, ""}, // of two
+		{"MIG-5f1c", true, "MIG-5f1c"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			got, err := Place(c.r, gpus, c.promised, c.probe)
-			index, reason := -1, got.Reason
-			if got.GPU != nil {
-				index = got.GPU.Index
-				if got.LimitBytes != c.r.NeedBytes+ContextBytes || got.Fraction <= 0 || got.Fraction*float64(got.GPU.TotalBytes) < float64(got.LimitBytes) {
-					t.Errorf("limits %+v", got)
-				}
+		var got []string
+		for i, g := range Visible(all, c.list, c.set) {
+			got = append(got, g.UUID)
+			if g.Ordinal != i {
+				t.Errorf("%q: %s has ordinal %d at place %d", c.list, g.UUID, g.Ordinal, i)
 			}
-			if err != nil {
-				index, reason = -2, err.Error()
-			}
-			if index != c.want || !strings.Contains(reason, c.reason) {
-				t.Errorf("placed on %d because %q, want %d because %q", index, reason, c.want, c.reason)
-			}
-		})
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q: sees %v, want %s", c.list, got, c.want)
+		}
 	}
-	if got, err := Place(Request{Pinned: -1}, nil, nil, nil); err != nil || got.GPU != nil || got.Reason != "there is no GPU" {
-		t.Errorf("without any: %+v, %v", got, err)
+	if all[0].Index != 1 {
+		t.Error("the argument was sorted")
 	}
 }
 
-func TestFraction(t *testing.T) {
+func TestRuledOut(t *testing.T) {
+	at := func(c string) GPU { return GPU{Capability: c} }
 	for _, c := range []struct {
-		limit, total int64
-		want         float64
-	}{{1, 1 << 40, 0.0001}, {1 << 30, 4 << 30, 0.25}, {5, 4, 1}, {4, 4, 1}, {1, 0, 1}, {1 << 30, 3 << 30, 0.3334}} {
-		if got := Fraction(c.limit, c.total); got != c.want {
-			t.Errorf("Fraction(%d, %d) = %v, want %v", c.limit, c.total, got, c.want)
+		gpu    string
+		failed []string
+		want   bool
+	}{
+		{"8.9", nil, false},
+		{"8.9", []string{"8.9"}, true},
+		{"3.7", []string{"8.9"}, true},
+		{"8.9", []string{"3.7"}, false},
+		{"8.9", []string{"3.7", "10.0"}, true},
+		{"", []string{"8.9"}, true},
+		{"8.9", []string{""}, true},
+	} {
+		var failed []GPU
+		for _, f := range c.failed {
+			failed = append(failed, at(f))
 		}
+		if got := RuledOut(at(c.gpu), failed); got != c.want {
+			t.Errorf("%s after %v: %v", c.gpu, c.failed, got)
+		}
+	}
+}
+
+func TestOrdinals(t *testing.T) {
+	for list, want := range map[string][]int{"": nil, "0": {0}, "0, 2": {0, 2}, " 3 ,1": {3, 1}} {
+		if got := Ordinals(list); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", list, got, want)
+		}
+	}
+	if n := len(Ordinals(strings.Repeat(strconv.Itoa(7)+",", 3))); n != 3 {
+		t.Errorf("%d of 3", n)
 	}
 }
