@@ -63,6 +63,7 @@ const (
 	ReasonWorker    = "worker"     // the worker died, hangs or is being restarted
 	ReasonSuspect   = "suspect"    // this very request has killed the worker before
 	ReasonRuntime   = "runtime"    // TensorFlow's own error
+	ReasonDevice    = "device"     // the runtime does not find the GPU that it was to use
 	ReasonDraining  = "draining"   // the appliance is stopping
 )
 

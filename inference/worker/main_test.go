@@ -66,6 +66,8 @@ func openFake(l Load) (Backend, error) {
 	switch l.Dir {
 	case "refuse":
 		return nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "no such op")
+	case "nodevice":
+		return nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonDevice, "no GPU here")
 	case "die":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
 		select {} // another thread may be the one that gets it

@@ -212,6 +212,7 @@ type Stats struct {
 	PID         int    // 0 when there is no process
 	Restarts    int
 	Runs        uint64 // that were answered
+	Device      string // Load.Device
 	Started     time.Time
 	LastDeath   *Death // nil when it never died; immutable
 	Memory      Memory // of the process; zero when there is none
@@ -221,7 +222,7 @@ type Stats struct {
 // Stats reads the process's memory, which takes milliseconds for a large one.
 func (m *Model) Stats() Stats {
 	s, p := m.unit.stats()
-	s.Runs = m.runs.Load()
+	s.Runs, s.Device = m.runs.Load(), m.load.Device
 	if m.closed.Load() {
 		return Stats{State: Closed, Runs: s.Runs, Restarts: s.Restarts, LastDeath: s.LastDeath}
 	}

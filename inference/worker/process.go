@@ -313,7 +313,11 @@ func (p *process) load(ctx context.Context, id uint32, l *Load) error {
 	select {
 	case f := <-answer:
 		if f.Code != inference.OK {
-			return &inference.Error{Code: f.Code, Model: l.Model, Version: l.Version, Reason: inference.ReasonRuntime, Msg: f.Text}
+			reason := inference.ReasonRuntime
+			if f.NoDevice {
+				reason = inference.ReasonDevice
+			}
+			return &inference.Error{Code: f.Code, Model: l.Model, Version: l.Version, Reason: reason, Msg: f.Text}
 		}
 		return nil
 	case <-ctx.Done():

@@ -56,7 +56,7 @@ type Load struct {
 //	  drop    Area
 //	  refuse  Slot, Text: answers more
 //	worker to core
-//	  loaded  Model, and Code and Text when it failed
+//	  loaded  Model, and Code and Text when it failed; NoDevice when that was inference.ReasonDevice
 //	  more    Slot, Size: the outputs of the run in Slot need an area of Size bytes
 type frame struct {
 	Op      string         `json:"op"`
@@ -69,6 +69,8 @@ type frame struct {
 	Grow    bool           `json:"grow,omitempty"`
 	Code    inference.Code `json:"code,omitempty"`
 	Text    string         `json:"text,omitempty"`
+
+	NoDevice bool `json:"no_device,omitempty"`
 }
 
 const (

@@ -204,6 +204,7 @@ func (s *server) load(id uint32, l *Load) {
 	if err != nil {
 		e := inference.AsError(err)
 		reply.Code, reply.Text = max(e.Code, inference.Canceled), e.Error()
+		reply.NoDevice = e.Reason == inference.ReasonDevice
 	} else {
 		m := &loadedModel{backend: backend}
 		for _, key := range slices.Sorted(maps.Keys(l.Signatures)) {

@@ -371,6 +371,10 @@ func TestLoadFails(t *testing.T) {
 		if e := inference.AsError(err); e.Code != inference.FailedPrecondition || !strings.Contains(err.Error(), "no such op") {
 			t.Errorf("refused: %v", err)
 		}
+		l.Dir = "nodevice"
+		if _, err := h.Open(t.Context(), l, Options{}); inference.AsError(err).Reason != inference.ReasonDevice {
+			t.Errorf("no device: %v", err)
+		}
 		l.Dir = "die"
 		if _, err := h.Open(t.Context(), l, Options{}); !errors.Is(err, inference.ErrWorkerDied) || !strings.Contains(err.Error(), "SIGSEGV") {
 			t.Errorf("died: %v", err)
