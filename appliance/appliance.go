@@ -96,7 +96,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		},
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
-		Read:         a.load.read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert,
+		Read:         a.load.read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Serve: a.load.serve,
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Log:   opts.Log,

@@ -25,7 +25,7 @@ type checked struct {
 func (l *loop) startCheck(m *model, v *version) {
 	m.checking = v
 	l.set(m, v, StateValidating, "")
-	digest, want := v.sight.Print.Digest, m.Assert
+	digest, want, config := v.sight.Print.Digest, m.Assert, m.clone()
 	final := v.sight.quiet(m.lookedAt) >= l.o.StallTime
 	var j *job
 	j = l.looks.add(func() {
@@ -55,6 +55,7 @@ func (l *loop) startCheck(m *model, v *version) {
 func (l *loop) checked(m *model, v *version, c checked, digest string, final bool) {
 	now := time.Now()
 	switch {
+			c.vet(&l.o, config, v.dir)
 	case !v.present || m.gone:
 		l.set(m, v, StateSeen, "")
 		if !v.present {

@@ -98,6 +98,9 @@ type Options struct {
 	Diagnose func(dir string) string
 	// Assert compares a model with what the configuration asserts about it. nil refuses nothing.
 	Assert func(info *savedmodel.Info, want map[string]*pb.SignatureDef) error
+	// Vet says why a whole version that is what the configuration asserts must not be loaded all the same. An error that wraps
+	// savedmodel.ErrIncomplete means that a copy may still be under way. It runs after Read, on its goroutine. nil lets all pass.
+	Vet func(m Model, dir string, info *savedmodel.Info) error
 	// Load starts a worker for the candidate. Cancelling ctx should end it early; it is waited for in any case. Errors should be
 	// *inference.Error; UNAVAILABLE, RESOURCE_EXHAUSTED and ABORTED are tried again unless a worker died.
 	Load func(ctx context.Context, c Candidate) (inference.Runner, error)
@@ -142,6 +145,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	if o.Vet == nil {
+		o.Vet = func(Model, string, *savedmodel.Info) error { return nil }
+	}
 	}
 	o.Log = o.Log.With("component", "updater")
 	o.Probe = o.Probe.withDefaults()

@@ -65,6 +65,8 @@ type ModelOptions struct {
 	IntraOpThreads  int           `yaml:"intra_op_threads" doc:"Threads inside one operation. 0: chosen for the machine."`
 	InterOpThreads  int           `yaml:"inter_op_threads" doc:"Threads across operations. 0: the graph runs in the calling thread."`
 	Callers         int           `yaml:"callers" doc:"Runs of the graph at the same time. 0: one for each core."`
+	DenyOps         bool          `yaml:"deny_ops" doc:"Refuse a version whose graph has operations that, when it is loaded or run, touch files, the network or code outside the graph (ReadFile, WriteFile, PyFunc, a Save outside the saver and the like; \"inferd check\" names them)."`
+	AllowOps        []string      `yaml:"allow_ops" doc:"Operations that deny_ops lets pass, by name."`
 	Batching        Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 

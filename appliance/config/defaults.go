@@ -25,6 +25,7 @@ func defaultOptions() ModelOptions {
 		DefaultDeadline: 30 * time.Second,
 		RunTimeout:      30 * time.Second,
 		Tags:            []string{"serve"},
+		DenyOps:         true,
 		Batching:        Batching{Enabled: true, LargeBatchSplitting: Auto},
 	}
 }

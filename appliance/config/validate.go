@@ -182,6 +182,11 @@ func (c *checker) options(at string, o *ModelOptions) {
 			c.addf(fmt.Sprintf("%s.tags[%d]", at, i), "%q is empty or given twice", shorten(tag))
 		}
 	}
+	for i, op := range o.AllowOps {
+		if op == "" || slices.Contains(o.AllowOps[:i], op) || strings.ContainsFunc(op, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+			c.addf(fmt.Sprintf("%s.allow_ops[%d]", at, i), "%q is no operation's name, or is given twice", shorten(op))
+		}
+	}
 	c.batching(at+".batching", &o.Batching)
 }
 

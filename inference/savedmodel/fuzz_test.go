@@ -3,6 +3,8 @@ package savedmodel
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
@@ -19,6 +21,7 @@ func FuzzGraph(f *testing.F) {
 			return
 		}
 		m.graph.ops()
+		m.outer(slices.Sorted(maps.Keys(m.signatures)))
 		for key, def := range m.signatures {
 			s, err := m.graph.signature(key, def)
 			if err != nil {

@@ -87,6 +87,7 @@ func (g *graph) read(w *wire, m field) error {
 
 func (g *graph) readNode(w *wire, m field) (name string, n *node, err error) {
 	n = &node{}
+	namesFile := false
 	err = w.sub(m, func(f field) (err error) {
 		switch f.num {
 		case 1:
@@ -105,13 +106,18 @@ func (g *graph) readNode(w *wire, m field) (name string, n *node, err error) {
 			n.inputs = append(n.inputs, in)
 			err = g.hold(costElement)
 		case 5: // attr, a map entry
-			err = g.readAttr(w, f, 0, func(call string) error {
+			file := false
+			err = g.readAttr(w, f, 0, &file, func(call string) error {
 				n.calls = append(n.calls, call)
 				return g.hold(costElement)
 			})
+			namesFile = namesFile || file
 		}
 		return err
 	})
+	if namesFile && fileAttrOps[n.op] {
+		n.op += fileMark
+	}
 	return name, n, err
 }
 
@@ -121,8 +127,9 @@ func nodeName(input string) string {
 	return s
 }
 
-// readAttr calls found for each function that one entry of an attr map names, however deep.
-func (g *graph) readAttr(w *wire, entry field, depth int, found func(string) error) error {
+// readAttr calls found for each function that one entry of an attr map names, however deep. It sets *file when the entry is one of
+// those that make some ops touch files; nil does not ask.
+func (g *graph) readAttr(w *wire, entry field, depth int, file *bool, found func(string) error) error {
 	if depth > maxDepth {
 		return fmt.Errorf("offset %d: functions nested more than %d deep", w.at, maxDepth)
 	}
@@ -136,17 +143,31 @@ func (g *graph) readAttr(w *wire, entry field, depth int, found func(string) err
 				}
 				return found(s)
 			case 2:
-				return g.readAttr(w, f, depth+1, found)
+				return g.readAttr(w, f, depth+1, nil, found)
 			}
 			return nil
 		})
 	}
-	return w.sub(entry, func(f field) error {
-		if f.num != 2 {
+	var key, value string
+	err := w.sub(entry, func(f field) error {
+		switch {
+		case f.num == 1 && file != nil && f.bytes && f.end-w.at <= maxAttrKey:
+			b, err := w.content(f, maxAttrKey)
+			key = string(b)
+			return err
+		case f.num != 2:
 			return nil
 		}
 		return w.sub(f, func(f field) error { // AttrValue
 			switch f.num {
+			case 2: // a string; no more of it is needed than tells a file from a stream
+				if file == nil || !f.bytes {
+					return nil
+				}
+				f.end = min(f.end, w.at+maxAttrKey)
+				b, err := w.content(f, maxAttrKey)
+				value = string(b)
+				return err
 			case 1: // list
 				return w.sub(f, func(f field) error {
 					if f.num != 9 {
@@ -160,6 +181,10 @@ func (g *graph) readAttr(w *wire, entry field, depth int, found func(string) err
 			return nil
 		})
 	})
+	if file != nil {
+		*file = attrNamesFile(key, value)
+	}
+	return err
 }
 
 func (g *graph) readFunction(w *wire, m field) error {
@@ -207,19 +232,34 @@ func (g *graph) readFunction(w *wire, m field) error {
 // ops has the distinct ops, sorted, without those that are functions of the library.
 func (g *graph) ops() []string {
 	set := make(map[string]bool)
+	add := func(op string) { set[strings.TrimSuffix(op, fileMark)] = true }
 	for _, n := range g.nodes {
-		set[n.op] = true
+		add(n.op)
 	}
 	for _, f := range g.functions {
-		maps.Copy(set, f.ops)
+		for op := range f.ops {
+			add(op)
+		}
 	}
 	maps.DeleteFunc(set, func(op string, _ bool) bool { return op == "" || g.functions[op] != nil })
 	return slices.Sorted(maps.Keys(set))
 }
 
-// reach looks for an op that match accepts among everything that a run of the nodes runs: their inputs, control inputs and the
-// functions that these call. It returns the op and where it is, or "".
+// reach looks for an op that match accepts among everything that a run of the nodes runs. It returns the op and where it is, or "".
 func (g *graph) reach(from []string, match func(op string) bool) (op, where string) {
+	g.walk(from, func(o, kind, name string) bool {
+		if !match(o) {
+			return true
+		}
+		op, where = o, fmt.Sprintf("%s %q", kind, name)
+		return false
+	})
+	return op, where
+}
+
+// walk visits the op of everything that a run of the nodes runs: their inputs, control inputs and the functions that these call. kind
+// and name say where the op is: a "node" or a "function". It ends when visit returns false.
+func (g *graph) walk(from []string, visit func(op, kind, name string) bool) {
 	seen, called := make(map[string]bool), make(map[string]bool)
 	stack := slices.Clone(from)
 	var functions []string
@@ -237,8 +277,8 @@ func (g *graph) reach(from []string, match func(op string) bool) (op, where stri
 			continue
 		}
 		seen[name] = true
-		if match(n.op) {
-			return n.op, fmt.Sprintf("node %q", name)
+		if !visit(n.op, "node", name) {
+			return
 		}
 		call(n.op)
 		for _, c := range n.calls {
@@ -249,8 +289,8 @@ func (g *graph) reach(from []string, match func(op string) bool) (op, where stri
 	for i := 0; i < len(functions); i++ { // grows while it is walked
 		f := g.functions[functions[i]]
 		for _, op := range slices.Sorted(maps.Keys(f.ops)) {
-			if match(op) {
-				return op, fmt.Sprintf("function %q", functions[i])
+			if !visit(op, "function", functions[i]) {
+				return
 			}
 			call(op)
 		}
@@ -258,5 +298,4 @@ func (g *graph) reach(from []string, match func(op string) bool) (op, where stri
 			call(c)
 		}
 	}
-	return "", ""
 }

@@ -45,6 +45,7 @@ type Info struct {
 	Refused    map[string]string               // signatures that cannot be served, by key, with the reason
 	Defs       map[string]*pb.SignatureDef     // as saved, everything
 	Ops        []string                        // distinct op names used in the graph and its function library, sorted
+	Outer      []OuterOp                       // ops that reach out of the model when it is loaded or run, sorted; see [DenyOps]
 	Assets     []string                        // file names under assets/ that the graph reads, sorted
 	// GraphBytes is the size of saved_model.pb, VariableBytes of all variable shards on disk.
 	GraphBytes, VariableBytes int64

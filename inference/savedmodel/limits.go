@@ -17,6 +17,7 @@ const (
 	maxMetaGraphs  = 1000
 	maxTags        = 100
 	maxAssets      = 100_000
+	maxInitOps     = 1000
 	maxIndexFile   = 256 << 20 // variables.index
 	maxBlock       = 16 << 20  // one block of it, uncompressed
 	maxShards      = 100_000

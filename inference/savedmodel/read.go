@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,6 +60,7 @@ func read(dir string, tags []string) (*Info, error) {
 		}
 		info.Signatures[key] = s
 	}
+	info.Outer = m.outer(slices.Sorted(maps.Keys(info.Signatures)))
 	if info.VariableBytes, err = m.checkFiles(dir); err != nil {
 		return nil, err
 	}
@@ -108,7 +110,8 @@ type meta struct {
 	graph      *graph
 	signatures map[string]*pb.SignatureDef
 	assets     []string
-	restoreOp  string // node that restores the variables
+	restoreOp  string   // node that restores the variables
+	initOps    []string // nodes that the loader runs once, after that
 }
 
 // readMeta finds the meta graph with these tags in a SavedModel proto and reads it.
@@ -229,43 +232,62 @@ func (m *meta) readAsset(w *wire, f field) error {
 	})
 }
 
-// readCollection reads the assets from where TensorFlow 1 kept them: AssetFileDefs as Any in the collection "saved_model_assets".
+// readCollection reads what TensorFlow 1 kept in collections: the assets, as Any in "saved_model_assets", and the names of the nodes that
+// the loader runs once, in "saved_model_main_op" or "legacy_init_op". The key may come after the value.
 func (m *meta) readCollection(w *wire, f field) error {
-	before, isAssets := len(m.assets), false
+	before, key := len(m.assets), ""
+	var nodes []string
 	err := w.sub(f, func(f field) error {
 		switch f.num {
-		case 1: // the key, which is written before the value
+		case 1:
 			b, err := w.content(f, maxName)
-			isAssets = string(b) == "saved_model_assets"
+			key = string(b)
 			return err
 		case 2: // CollectionDef
-			if !isAssets {
-				return nil
-			}
 			return w.sub(f, func(f field) error {
-				if f.num != 5 { // any_list
-					return nil
-				}
-				return w.sub(f, func(f field) error {
-					if f.num != 1 {
-						return nil
-					}
-					return w.sub(f, func(f field) error { // Any
-						if f.num != 2 {
+				switch {
+				case f.num == 1 && (key == "" || initCollections[key]): // node_list
+					return w.sub(f, func(f field) error {
+						if f.num != 1 {
 							return nil
 						}
-						return m.readAsset(w, f)
+						b, err := w.content(f, maxName)
+						if len(nodes) == maxInitOps {
+							err = fmt.Errorf("a collection without a name, or of initialisers, with more than %d nodes", maxInitOps)
+						}
+						nodes = append(nodes, nodeName(string(b)))
+						return err
 					})
-				})
+				case f.num == 5 && (key == "" || key == assetCollection): // any_list
+					return w.sub(f, func(f field) error {
+						if f.num != 1 {
+							return nil
+						}
+						return w.sub(f, func(f field) error { // Any
+							if f.num != 2 {
+								return nil
+							}
+							return m.readAsset(w, f)
+						})
+					})
+				}
+				return nil
 			})
 		}
 		return nil
 	})
-	if !isAssets {
+	if key != assetCollection {
 		m.assets = m.assets[:before]
+	}
+	if initCollections[key] {
+		m.initOps = append(m.initOps, nodes...)
 	}
 	return err
 }
+
+const assetCollection = "saved_model_assets"
+
+var initCollections = map[string]bool{"saved_model_main_op": true, "legacy_init_op": true}
 
 // addSignature reads one entry of the signature_def map, as a MetaGraphDef with nothing else.
 func (m *meta) addSignature(entry []byte) error {

@@ -1,0 +1,21 @@
+// vet.go: what is held against a version before it is loaded, beside its signatures: what its graph reaches.
+package appliance
+
+import (
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/inference/savedmodel"
+	"github.com/inferd/inferd/updater"
+)
+
+// vet is [vetVersion] as the updater calls it.
+func vet(m updater.Model, dir string, info *savedmodel.Info) error {
+	return vetVersion(settings(updater.Candidate{Model: m}), dir, info)
+}
+
+// vetVersion says why a version must not be loaded under these settings; nil when it may. It reads the version's files.
+func vetVersion(m config.Model, _ string, info *savedmodel.Info) error {
+	if m.DenyOps {
+		return savedmodel.DenyOps(info, m.AllowOps)
+	}
+	return nil
+}

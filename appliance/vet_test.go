@@ -1,0 +1,64 @@
+// vet_test.go: versions that are not loaded.
+package appliance
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	nodepb "github.com/wamuir/graft/tensorflow/core/framework/node_def_go_proto"
+
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/inference/savedmodel"
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/updater"
+)
+
+// outerLine is what is said about readsFile.
+const outerLine = `MatchingFiles reads files (in node "leak", run by signature "serving_default")`
+
+// readsFile is a model whose answer depends on a file of the machine.
+func readsFile() *modeltest.Model {
+	m := modeltest.HalfPlusTwo()
+	g := m.Meta.GraphDef
+	for _, n := range g.Node {
+		if n.GetName() == "y" {
+			n.Input = append(n.Input, "^leak")
+		}
+	}
+	g.Node = append(g.Node, &nodepb.NodeDef{Name: "leak", Op: "MatchingFiles", Input: []string{"save/filename"}})
+	return m
+}
+
+// vetted is what the updater's check says about a folder under these settings.
+func vetted(t *testing.T, dir string, m config.Model) error {
+	t.Helper()
+	info, err := savedmodel.Read(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vet(updater.Model{Settings: m}, dir, info)
+}
+
+// TestVetOps: what reaches out of a model is refused by default, where the model is configured and where it is found.
+func TestVetOps(t *testing.T) {
+	base := t.TempDir()
+	dir := modeltest.WriteVersion(t, filepath.Join(base, "m"), 1, readsFile())
+	def := config.Model{ModelOptions: config.Default().Defaults}
+	off, allowed := def, def
+	off.DenyOps = false
+	allowed.AllowOps = []string{"MatchingFiles"}
+	for _, tt := range []struct {
+		name    string
+		m       config.Model
+		refused bool
+	}{{"by default", def, true}, {"with deny_ops off", off, false}, {"allowed by name", allowed, false}} {
+		err := vetted(t, dir, tt.m)
+		if (err != nil) != tt.refused {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if tt.refused && (!strings.Contains(err.Error(), outerLine) || !strings.Contains(err.Error(), "allow_ops: [MatchingFiles]")) {
+			t.Errorf("%s: %v does not say what and what to do", tt.name, err)
+		}
+	}
+}
