@@ -12,6 +12,7 @@
 package device
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,22 @@ type GPU struct {
 
 // known reports whether the bytes mean what a process can have.
 func (g GPU) known() bool { return g.TotalBytes > 0 && !g.MIG }
+
+// String is g for a log or a person.
+func (g GPU) String() string {
+	s := fmt.Sprintf("GPU %d: %s", g.Ordinal, g.Name)
+	if g.known() {
+		s += fmt.Sprintf(", %.1f GiB, %.1f GiB free", float64(g.TotalBytes)/(1<<30), float64(g.FreeBytes)/(1<<30))
+	} else if g.MIG {
+		s += ", split by MIG"
+	} else {
+		s += ", memory not known"
+	}
+	if g.Capability != "" {
+		s += ", compute capability " + g.Capability
+	}
+	return s
+}
 
 // Visible are those of gpus that CUDA shows to a process whose environment has list as CUDA_VISIBLE_DEVICES (set: whether it has one),
 // with their ordinals. CUDA reads the list up to the first thing that names no device; a number or the beginning of a UUID names one.
@@ -74,6 +91,20 @@ func named(gpus []GPU, word string) (GPU, bool) {
 // anywhere, and one that is too new for a GPU is too new for all that are older.
 func RuledOut(g GPU, failed []GPU) bool {
 	return slices.ContainsFunc(failed, func(f GPU) bool { return !less(f.Capability, g.Capability) })
+}
+
+// Usable reports whether versions may come to compute on any of gpus, as far as is known without a size: it decides whether the default
+// is one worker per device. named are the ordinals that the configuration names, failed the GPUs on which the runtime found none.
+func Usable(gpus []GPU, named []int, failed []GPU) bool {
+	return slices.ContainsFunc(gpus, func(g GPU) bool {
+		if RuledOut(g, failed) {
+			return false
+		}
+		if len(named) == 0 {
+			return g.known()
+		}
+		return slices.Contains(named, g.Ordinal)
+	})
 }
 
 // less compares versions like "7.5"; an unknown one is never less.

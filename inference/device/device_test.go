@@ -196,6 +196,44 @@ func TestRuledOut(t *testing.T) {
 	}
 }
 
+func TestUsable(t *testing.T) {
+	plain, unified, mig := GPU{Ordinal: 0, TotalBytes: gib, Capability: "8.9"}, GPU{Ordinal: 1, Capability: "12.1"}, GPU{Ordinal: 2, TotalBytes: gib, MIG: true, Capability: "9.0"}
+	for _, c := range []struct {
+		name   string
+		gpus   []GPU
+		named  []int
+		failed []GPU
+		want   bool
+	}{
+		{"none", nil, nil, nil, false},
+		{"one", []GPU{plain}, nil, nil, true},
+		{"not known", []GPU{unified, mig}, nil, nil, false},
+		{"not known, named", []GPU{unified, mig}, []int{2}, nil, true},
+		{"another is named", []GPU{plain}, []int{3}, nil, false},
+		{"ruled out", []GPU{plain}, nil, []GPU{plain}, false},
+		{"an older one was ruled out", []GPU{plain}, nil, []GPU{{Capability: "3.7"}}, true},
+	} {
+		if got := Usable(c.gpus, c.named, c.failed); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
+func TestGPUInWords(t *testing.T) {
+	for _, c := range []struct{ recording, want string }{
+		{"h200", "GPU 0: NVIDIA H200, 140.4 GiB, 139.6 GiB free, compute capability 9.0"},
+		{"unified", "GPU 0: NVIDIA GB10, memory not known, compute capability 12.1"},
+		{"mig", "GPU 0: NVIDIA A100-SXM4-80GB, split by MIG, compute capability 8.0"},
+		{"old-driver-again", "GPU 0: Tesla V100-SXM2-16GB, 15.8 GiB, 15.8 GiB free"},
+	} {
+		_, answer, err := recorded(t, c.recording)
+		gpus, err := Answer(answer, err)
+		if err != nil || gpus[0].String() != c.want {
+			t.Errorf("%s: %v, %v", c.recording, gpus, err)
+		}
+	}
+}
+
 func TestOrdinals(t *testing.T) {
 	for list, want := range map[string][]int{"": nil, "0": {0}, "0, 2": {0, 2}, " 3 ,1": {3, 1}} {
 		if got := Ordinals(list); !slices.Equal(got, want) {

@@ -36,7 +36,8 @@ type Use struct {
 type Placement struct {
 	GPU *GPU // nil: the CPU
 	// Fallback: it is the CPU although the machine has a GPU and nobody asked for the CPU. Reason says why.
-	Fallback bool
+	// Whole: that holds for any version, whatever its size.
+	Fallback, Whole bool
 	// PromisedBytes were set aside for it, in the way that Request.Shared says. LimitBytes is what its process may take of the device.
 	PromisedBytes, LimitBytes int64
 	// Fraction is LimitBytes as TensorFlow wants it (of the total); 0 leaves it to TensorFlow.
@@ -59,7 +60,7 @@ func Need(weights, graph int64) int64 {
 // one. Reason is for the log and the status; it is never empty.
 func Place(r Request, gpus []GPU, uses map[int]Use, probe error) Placement {
 	if probe != nil {
-		return Placement{Fallback: true, Reason: "the GPU driver does not answer: " + probe.Error()}
+		return Placement{Fallback: true, Whole: true, Reason: "the GPU driver does not answer: " + probe.Error()}
 	}
 	if len(gpus) == 0 {
 		return Placement{Reason: "there is no GPU"}
@@ -67,6 +68,7 @@ func Place(r Request, gpus []GPU, uses map[int]Use, probe error) Placement {
 	var best Placement
 	var bestRoom int64
 	var why []string
+	small := false // some device would do for a smaller version
 	for _, n := range r.Named {
 		if !slices.ContainsFunc(gpus, func(g GPU) bool { return g.Ordinal == n }) {
 			why = append(why, fmt.Sprintf("there is no GPU %d", n))
@@ -79,18 +81,19 @@ func Place(r Request, gpus []GPU, uses map[int]Use, probe error) Placement {
 		}
 		p, room, not := r.on(g, uses[g.Ordinal], named)
 		if not != "" {
+			small = small || p.GPU != nil
 			why = append(why, fmt.Sprintf("GPU %d (%s) %s", g.Ordinal, g.Name, not))
 		} else if best.GPU == nil || room > bestRoom {
 			best, bestRoom = p, room
 		}
 	}
 	if best.GPU == nil {
-		return Placement{Fallback: true, Reason: strings.Join(why, "; ")}
+		return Placement{Fallback: true, Whole: !small, Reason: strings.Join(why, "; ")}
 	}
 	return best
 }
 
-// on is the placement on g with the room that it was taken from, or why not.
+// on is the placement on g with the room that it was taken from, or why not; then the placement names g only where it would do for less.
 func (r Request) on(g GPU, u Use, named bool) (p Placement, room int64, not string) {
 	if RuledOut(g, r.Failed) {
 		return p, 0, "cannot be used by the TensorFlow runtime, which was built without CUDA or for newer GPUs, or lacks its CUDA libraries"
@@ -98,7 +101,7 @@ func (r Request) on(g GPU, u Use, named bool) (p Placement, room int64, not stri
 	p = Placement{GPU: &g, PromisedBytes: r.NeedBytes, Fraction: r.Fraction}
 	if !g.known() {
 		if !named {
-			return p, 0, "does not say how much memory a process can have; name it in runtime.gpu.visible_devices to use it all the same"
+			return Placement{}, 0, "does not say how much memory a process can have; name it in runtime.gpu.visible_devices to use it all the same"
 		}
 		p.PromisedBytes = 0
 		p.Reason = fmt.Sprintf("GPU %d is named, its memory is not known", g.Ordinal)
@@ -182,15 +185,4 @@ func (u Use) Give(p Placement, shared bool) Use {
 		u.OwnBytes -= p.PromisedBytes
 	}
 	return u
-}
-
-// NoRoom reports whether the text of a failed load says that the device's memory ran out, in TensorFlow's words or CUDA's.
-func NoRoom(text string) bool {
-	for _, words := range []string{"OOM when allocating", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
-		"Failed to allocate memory", "ran out of memory", "status: out of memory"} {
-		if strings.Contains(strings.ToLower(text), strings.ToLower(words)) {
-			return true
-		}
-	}
-	return false
 }

@@ -63,6 +63,9 @@ func TestPlace(t *testing.T) {
 			if ordinal != c.want || got.Fallback != c.fallback || got.LimitBytes/mib != c.limit || got.PromisedBytes/mib != c.promised || !strings.Contains(got.Reason, c.reason) {
 				t.Errorf("placed %+v; want GPU %d, fallback %v, limit %d MiB, promised %d MiB, reason %q", got, c.want, c.fallback, c.limit, c.promised, c.reason)
 			}
+			if whole := !strings.Contains(c.reason, "room") && !strings.Contains(c.reason, "needed"); got.Whole != (whole && c.fallback) {
+				t.Errorf("%+v: whole: %v", got, got.Whole)
+			}
 			if c.r.Fraction > 0 && ordinal >= 0 && got.Fraction != c.r.Fraction {
 				t.Errorf("fraction %v, configured is %v", got.Fraction, c.r.Fraction)
 			}
@@ -140,17 +143,26 @@ func TestNeed(t *testing.T) {
 	}
 }
 
-func TestNoRoom(t *testing.T) {
-	for text, want := range map[string]bool{
-		"RESOURCE_EXHAUSTED: OOM when allocating tensor with shape[4096,65536] and type float on /job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc": true,
-		"INTERNAL: failed call to cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY: out of memory; total memory reported: 15843721216":                              true,
-		"CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory":                                                                                 true,
-		"Failed to allocate memory for 1 nodes": true,
-		"Op type not registered 'FancyOp'":      false,
-		"":                                      false,
+func TestAfter(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		f    Failure
+		want Next
+		why  string
+	}{
+		{"TensorFlow's allocator", Failure{Text: "OOM when allocating tensor with shape[4096,65536] and type float on /job:localhost/replica:0/task:0/device:GPU:0 by allocator GPU_0_bfc"}, CPU, "memory ran out while it loaded: OOM"},
+		{"CUDA's context", Failure{Text: "failed call to cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY: out of memory; total memory reported: 15843721216"}, CPU, "memory ran out"},
+		{"CUDA's runtime", Failure{Text: "CUDA runtime implicit initialization on GPU:0 failed. Status: out of memory"}, CPU, "memory ran out"},
+		{"by its code", Failure{Exhausted: true, Text: "no words for it"}, CPU, "memory ran out"},
+		{"died", Failure{Died: true, Text: "signal: aborted"}, CPU, "ended while it loaded: signal: aborted"},
+		{"died with words", Failure{Died: true, Text: "Failed to allocate memory"}, CPU, "ended while"},
+		{"no device", Failure{NoDevice: true, Text: "whatever"}, OtherGPU, ""},
+		{"an op that is not there", Failure{Text: "Op type not registered 'FancyOp'"}, GiveUp, ""},
+		{"nothing", Failure{}, GiveUp, ""},
 	} {
-		if got := NoRoom(text); got != want {
-			t.Errorf("%q: %v", text, got)
+		got, why := After(c.f)
+		if got != c.want || !strings.Contains(why, c.why) || (why == "") != (c.want != CPU) {
+			t.Errorf("%s: %v, %q", c.name, got, why)
 		}
 	}
 }
