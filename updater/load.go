@@ -41,6 +41,7 @@ func (l *loop) startCheck(m *model, v *version) {
 			case c.broken == nil && want != nil:
 				c.refused = l.o.Assert(c.info, want)
 			}
+			c.vet(&l.o, config, v.dir)
 			l.post(func() {
 				l.looks.end(j)
 				m.checking = nil
@@ -55,7 +56,6 @@ func (l *loop) startCheck(m *model, v *version) {
 func (l *loop) checked(m *model, v *version, c checked, digest string, final bool) {
 	now := time.Now()
 	switch {
-			c.vet(&l.o, config, v.dir)
 	case !v.present || m.gone:
 		l.set(m, v, StateSeen, "")
 		if !v.present {
