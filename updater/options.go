@@ -140,14 +140,14 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Assert == nil {
 		o.Assert = func(*savedmodel.Info, map[string]*pb.SignatureDef) error { return nil }
 	}
+	if o.Vet == nil {
+		o.Vet = func(Model, string, *savedmodel.Info) error { return nil }
+	}
 	if o.Discovered == nil {
 		o.Discovered = func(*Model) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	if o.Vet == nil {
-		o.Vet = func(Model, string, *savedmodel.Info) error { return nil }
-	}
 	}
 	o.Log = o.Log.With("component", "updater")
 	o.Probe = o.Probe.withDefaults()
