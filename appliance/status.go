@@ -75,7 +75,7 @@ func conditions(s updater.Status) (out []health.Condition) {
 		for _, v := range m.Versions {
 			if v.State == updater.StateQuarantined {
 				out = append(out, health.Condition{Code: health.CodeRefused, Model: m.Name, Severity: health.Warning, Since: v.Since,
-					Message: fmt.Sprintf("model %s version %d was refused: %s", m.Name, v.Number, v.Reason)})
+					Message: v.Reason}) // which names the model and the version
 				break // one per model: the highest
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/inferd/inferd/inference"
@@ -89,13 +90,17 @@ func hopeless(err error) bool {
 // message is the text of an error for an operator.
 func message(err error) string {
 	var e *inference.Error
-	if errors.As(err, &e) {
-		if e.Code == inference.OK || e.Code == inference.FailedPrecondition {
-			return e.Msg
-		}
-		return e.Code.String() + ": " + e.Msg
+	if !errors.As(err, &e) {
+		return err.Error()
 	}
-	return err.Error()
+	text := e.Msg
+	if e.Code != inference.OK && e.Code != inference.FailedPrecondition {
+		text = e.Code.String() + ": " + text
+	}
+	if where, ok := strings.CutSuffix(err.Error(), e.Error()); ok {
+		return where + text // what it happened to, in the words of those who passed it on
+	}
+	return text
 }
 
 // outcome is what a loader hands back. Either err or runner is set.

@@ -203,7 +203,7 @@ func (s *server) load(id uint32, l *Load) {
 	backend, err := s.open(*l)
 	if err != nil {
 		e := inference.AsError(err)
-		reply.Code, reply.Text = max(e.Code, inference.Canceled), e.Error()
+		reply.Code, reply.Text = max(e.Code, inference.Canceled), e.Msg // the code has a place of its own
 		reply.NoDevice = e.Reason == inference.ReasonDevice
 	} else {
 		m := &loadedModel{backend: backend}
