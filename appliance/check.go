@@ -1,31 +1,40 @@
-// check.go: what `inferd check` says about models and configurations, without serving them.
+// check.go: what `inferd check` says about configurations and models, without serving them.
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
+	"regexp"
+	"strings"
 
 	"github.com/inferd/inferd/appliance/config"
-	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
 )
 
-// CheckReport is the outcome of a check.
+// CheckReport is the outcome of a check, or of a look at the machine.
 type CheckReport struct {
-	OK       bool      `json:"ok"`
+	OK       bool      `json:"ok"` // nothing is wrong; there may be warnings
 	Findings []Finding `json:"findings"`
+	// Effective is the whole configuration as it would be served, in YAML, when a valid one was checked.
+	Effective string `json:"effective,omitempty"`
 }
+
+// Severities of findings.
+const (
+	FindingOK      = "ok"
+	FindingWarning = "warning" // it would be served, and perhaps not as was meant
+	FindingWrong   = "wrong"
+)
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	OK         bool               `json:"ok"`
-	Path       string             `json:"path"`
+	Severity   string             `json:"severity"`
+	Subject    string             `json:"subject"` // a path, a path with its line, or a word for a part of the machine
 	Message    string             `json:"message"`
 	Signatures []CheckedSignature `json:"signatures,omitempty"`
 }
@@ -33,157 +42,200 @@ type Finding struct {
 // CheckedSignature is one signature of a SavedModel, in words.
 type CheckedSignature struct {
 	Key     string   `json:"key"`
+	Batched bool     `json:"batched"` // requests are joined into one run
+	Writes  bool     `json:"writes"`  // a run changes the model's state
 	Note    string   `json:"note"`
 	Inputs  []string `json:"inputs"`
 	Outputs []string `json:"outputs"`
+	Proof   string   `json:"proof,omitempty"` // what made-up runs have shown, where the model was loaded
 }
 
-func (r *CheckReport) add(f Finding) {
-	r.OK = r.OK && f.OK
+func (r *CheckReport) add(severity, subject, format string, args ...any) {
+	r.put(Finding{Severity: severity, Subject: subject, Message: fmt.Sprintf(format, args...)})
+}
+
+func (r *CheckReport) put(f Finding) {
+	r.OK = r.OK && f.Severity != FindingWrong
 	r.Findings = append(r.Findings, f)
 }
 
-// Check looks at path: a version folder, a model's base path, a directory of models, or a configuration file. With load, every good
-// version is also loaded and run in a worker process. The error is about path itself; what is wrong inside is in the report.
-func Check(ctx context.Context, path string, load bool) (*CheckReport, error) {
+// CheckOptions say how to check. Zero means default.
+type CheckOptions struct {
+	// Load also loads every good version and makes up a run, in a worker process.
+	Load bool
+	// Config has the runtime and the settings of models when what is checked is no configuration itself; nil means the defaults.
+	Config *config.Config
+	// Flags are laid over a configuration that is checked.
+	Flags *config.Flags
+}
+
+// Check looks at path: a version folder, a model's base path, a directory of models, a configuration file or TensorFlow Serving's
+// model_config_file. The error is about path itself; what is wrong inside is in the report. It writes nothing.
+func Check(ctx context.Context, path string, opts CheckOptions) (*CheckReport, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	r := &CheckReport{OK: true}
-	c := checker{report: r, tags: []string{"serve"}}
-	if load {
-		if c.trial, err = NewTrial(ctx, config.Default(), nil); err != nil {
+	c := &checker{report: &CheckReport{OK: true, Findings: []Finding{}}, cfg: opts.Config, flags: opts.Flags}
+	if c.cfg == nil {
+		c.cfg = config.Default()
+	}
+	if !st.IsDir() {
+		if done, err := c.file(path); done || err != nil {
+			return c.report, err
+		}
+	}
+	if opts.Load {
+		if c.trial, err = NewTrial(ctx, c.cfg, nil); err != nil {
 			return nil, err
 		}
 		defer c.trial.Close()
 	}
-	if st.IsDir() {
-		return r, c.directory(ctx, path)
+	switch {
+	case c.configured:
+		c.models(ctx)
+	case st.IsDir():
+		err = c.directory(ctx, path)
+	default:
+		err = c.directory(ctx, filepath.Dir(path)) // of a saved_model.pb
 	}
-	cfg, err := config.Load(path, nil)
+	return c.report, err
+}
+
+// checker is one check under way.
+type checker struct {
+	report     *CheckReport
+	cfg        *config.Config
+	flags      *config.Flags
+	configured bool   // cfg is what is checked
+	trial      *Trial // nil: models are not loaded
+}
+
+// A model_config_file begins with one of its two fields, whatever its name is.
+var modelConfigFile = regexp.MustCompile(`^(?:\s|#[^\n]*\n)*(?:model_config_list|model_config)\s*:?\s*[{<]`)
+
+// file finds out what a file is. done says that nothing is left to be looked at.
+func (c *checker) file(path string) (done bool, err error) {
+	name := filepath.Base(path)
+	if name == "saved_model.pb" || name == "saved_model.pbtxt" {
+		return false, nil
+	}
+	head, err := readHead(path)
+	if err != nil {
+		return true, err
+	}
+	ext := strings.ToLower(filepath.Ext(name))
+	isYAML := ext == ".yaml" || ext == ".yml"
+	if !isYAML {
+		if hint := savedmodel.DiagnoseFile(path); hint != "" {
+			c.report.add(FindingWrong, path, "%s", hint)
+			return true, nil
+		}
+		if bytes.IndexByte(head, 0) >= 0 {
+			c.report.add(FindingWrong, path, "is neither a configuration, which is text, nor a model that is known here")
+			return true, nil
+		}
+	}
+	var (
+		cfg     *config.Config
+		ignored []config.Ignored
+		what    = "the configuration is valid"
+	)
+	if !isYAML && modelConfigFile.Match(head) {
+		cfg, ignored, err = config.ParseTFServing([]string{"--model_config_file=" + path})
+		what = "TensorFlow Serving's model_config_file is valid"
+	} else {
+		cfg, err = config.Load(path, c.flags)
+	}
 	var faults config.Faults
 	switch {
 	case errors.As(err, &faults):
 		for _, f := range faults {
-			r.add(Finding{Path: path, Message: f.Error()})
+			c.fault(path, f)
 		}
-		return r, nil
+		return true, nil
 	case err != nil:
+		return true, err
+	}
+	c.report.add(FindingOK, path, "%s", what)
+	for _, i := range ignored {
+		c.report.add(FindingWarning, i.Name, "changes nothing here: %s", i.Reason)
+	}
+	if w := cfg.OpenWarning(); w != "" && isYAML {
+		c.report.add(FindingWarning, path, "%s", w)
+	}
+	c.cfg, c.configured, c.report.Effective = cfg, true, string(cfg.YAML())
+	return false, nil
+}
+
+// fault puts the place of a fault where the eye looks for it.
+func (c *checker) fault(path string, f config.Fault) {
+	subject := path
+	if f.File != "" {
+		subject = f.File
+	}
+	if f.Line > 0 {
+		subject = fmt.Sprintf("%s:%d", subject, f.Line)
+	}
+	f.File, f.Line, f.Flag = "", 0, ""
+	c.report.add(FindingWrong, subject, "%v", f)
+}
+
+func readHead(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
 		return nil, err
 	}
-	r.add(Finding{OK: true, Path: path, Message: "the configuration is valid"})
-	for i := range cfg.Models {
-		m := &cfg.Models[i]
-		c.tags = m.Tags
-		if err := c.directory(ctx, m.BasePath); err != nil {
-			r.add(Finding{Path: m.BasePath, Message: fmt.Sprintf("model %s: %v", m.Name, err)})
-		}
+	defer func() { _ = f.Close() }() // only read
+	head := make([]byte, 8<<10)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
 	}
-	if cfg.ModelsDir != "" {
-		c.tags = cfg.Defaults.Tags
-		if err := c.directory(ctx, cfg.ModelsDir); err != nil {
-			r.add(Finding{Path: cfg.ModelsDir, Message: err.Error()})
-		}
-	}
-	return r, nil
+	return head[:n], nil
 }
 
-type checker struct {
-	report *CheckReport
-	tags   []string
-	trial  *Trial // nil: models are not loaded
-}
-
-// directory decides by what lies in dir whether it is a version, a model or a set of models.
-func (c *checker) directory(ctx context.Context, dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
+// models checks everything that the configuration would serve.
+func (c *checker) models(ctx context.Context) {
+	for i := range c.cfg.Models {
+		c.base(ctx, c.cfg.Models[i], true)
 	}
-	var versions, models []string
-	for _, e := range entries {
-		switch name := e.Name(); {
-		case name == "saved_model.pb" || name == "saved_model.pbtxt":
-			c.version(ctx, dir)
-			return nil
-		case !e.IsDir():
-		case isVersion(name):
-			versions = append(versions, filepath.Join(dir, name))
-		case hasVersions(filepath.Join(dir, name)):
-			models = append(models, filepath.Join(dir, name))
-		}
-	}
-	if len(versions) == 0 && len(models) == 0 {
-		message := savedmodel.Diagnose(dir)
-		if message == "" {
-			message = "no SavedModel, no numeric version folder and no model folder is here"
-		}
-		c.report.add(Finding{Path: dir, Message: message})
-	}
-	for _, v := range versions {
-		c.version(ctx, v)
-	}
-	for _, m := range models {
-		if err := c.directory(ctx, m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func isVersion(name string) bool {
-	_, err := strconv.ParseInt(name, 10, 64)
-	return err == nil
-}
-
-func hasVersions(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.IsDir() && isVersion(e.Name()) })
-}
-
-func (c *checker) version(ctx context.Context, dir string) {
-	info, err := savedmodel.Read(dir, c.tags)
-	if err != nil {
-		message := err.Error()
-		if hint := savedmodel.Diagnose(dir); hint != "" {
-			message += "; " + hint
-		}
-		c.report.add(Finding{Path: dir, Message: message})
+	if c.cfg.ModelsDir == "" {
 		return
 	}
-	f := Finding{OK: true, Path: dir, Message: fmt.Sprintf("a SavedModel of %.1f MB with %d signatures, whole", float64(info.GraphBytes+info.VariableBytes)/1e6, len(info.Signatures))}
-	for _, key := range slices.Sorted(maps.Keys(info.Signatures)) {
-		f.Signatures = append(f.Signatures, describe(info.Signatures[key]))
+	entries, err := os.ReadDir(c.cfg.ModelsDir)
+	if err != nil {
+		severity := FindingWrong
+		if len(c.cfg.Models) > 0 && c.cfg.ModelsDir == config.Default().ModelsDir {
+			severity = FindingWarning // nobody asked for it
+		}
+		c.report.add(severity, "models_dir", "%v; make it, or name another", err)
+		return
 	}
-	if c.trial != nil {
-		f.OK, f.Message = c.trial.try(ctx, dir, info, f.Message)
+	found := 0
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || e.Name() == "lost+found" || !isDir(c.cfg.ModelsDir, e) {
+			continue
+		}
+		found++
+		m, listed := c.cfg.Model(e.Name())
+		switch dir := filepath.Join(c.cfg.ModelsDir, e.Name()); {
+		case !listed:
+			c.base(ctx, m, false)
+		case m.BasePath != dir:
+			c.report.add(FindingWarning, dir, "is not served: model %s is configured with base_path %s", m.Name, m.BasePath)
+		}
 	}
-	c.report.add(f)
+	if found == 0 && len(c.cfg.Models) == 0 {
+		c.nothing(c.cfg.ModelsDir, FindingWarning, "holds no model yet")
+	}
 }
 
-func describe(s *inference.Signature) CheckedSignature {
-	note := "can be batched"
-	if !s.Batchable {
-		note = "runs singly: " + s.Unbatchable
+// nothing says what lies in dir in place of what was expected, else words.
+func (c *checker) nothing(dir, severity, words string) {
+	if hint := savedmodel.Diagnose(dir); hint != "" {
+		c.report.add(FindingWrong, dir, "%s", hint)
+		return
 	}
-	if s.Writes {
-		note += "; changes the model's state"
-	}
-	words := func(list []inference.TensorInfo) (out []string) {
-		for i := range list {
-			t := &list[i]
-			shape := "unknown rank"
-			if !t.UnknownRank {
-				shape = t.Shape.String()
-			}
-			w := fmt.Sprintf("%s %v %s", t.Alias, t.DType, shape)
-			if t.Default != nil {
-				w += " (has a default)"
-			}
-			out = append(out, w)
-		}
-		return out
-	}
-	return CheckedSignature{Key: s.Key, Note: note, Inputs: words(s.Inputs), Outputs: words(s.Outputs)}
+	c.report.add(severity, dir, "%s", words)
 }

@@ -2,144 +2,258 @@
 package appliance
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/appliance/control"
+	"github.com/inferd/inferd/inference/device"
 	"github.com/inferd/inferd/inference/tfrt"
 )
 
-// Doctor looks at everything that serving with cfg needs, without opening a model or a port for longer than a moment.
-func Doctor(cfg *config.Config) *CheckReport {
-	r := &CheckReport{OK: true}
-	say := func(ok bool, what, format string, args ...any) {
-		r.add(Finding{OK: ok, Path: what, Message: fmt.Sprintf(format, args...)})
-	}
-	if found, err := tfrt.Find(cfg.Runtime.Library); err != nil {
-		say(false, "runtime", "%v", err)
+// DoctorOptions say how closely to look. Zero means default.
+type DoctorOptions struct {
+	// OpenRuntime opens the library in a process of its own and returns TensorFlow's version; nil does not open it.
+	OpenRuntime func(ctx context.Context, library string) (version string, err error)
+}
+
+// Doctor looks at everything that serving with cfg needs. It opens each port for a moment, and no model. A running inferd is asked what
+// it holds; nothing is changed.
+func Doctor(ctx context.Context, cfg *config.Config, opts DoctorOptions) *CheckReport {
+	d := &doctor{report: &CheckReport{OK: true}, cfg: cfg}
+	d.runtime(ctx, opts.OpenRuntime)
+	d.cpu()
+	d.gpu(ctx)
+	limit, why := memoryLimit(os.DirFS("/"))
+	if limit > 0 {
+		d.say(FindingOK, "memory", "%.1f GiB, %s", float64(limit)/(1<<30), why)
 	} else {
-		say(true, "runtime", "%s", found.Path)
+		d.say(FindingWarning, "memory", "%s", why)
 	}
-	if has, missing := tfrt.CPUFlags(runtime.GOARCH); has == nil {
-		say(true, "cpu", "%s, %d cores; /proc/cpuinfo cannot be read, so its instructions are not known", runtime.GOARCH, runtime.NumCPU())
+	d.control(ctx)
+	d.port("listen.grpc", cfg.Listen.GRPC, func(s *control.Status) string { return s.GRPC })
+	d.port("listen.http", cfg.Listen.HTTP, func(s *control.Status) string { return s.HTTP })
+	d.permissions()
+	return d.report
+}
+
+// doctor is one look at the machine.
+type doctor struct {
+	report  *CheckReport
+	cfg     *config.Config
+	running *control.Status // of the inferd that runs already; nil when none answers
+}
+
+func (d *doctor) say(severity, what, format string, args ...any) {
+	d.report.add(severity, what, format, args...)
+}
+
+func (d *doctor) runtime(ctx context.Context, open func(context.Context, string) (string, error)) {
+	found, err := tfrt.Find(d.cfg.Runtime.Library)
+	if err != nil {
+		d.say(FindingWrong, "runtime", "%v", err)
+		return
+	}
+	where := fmt.Sprintf("%s (%s)", found.Path, found.From)
+	if open == nil {
+		d.say(FindingOK, "runtime", "%s; --load opens it and tells its version", where)
+	} else if version, err := open(ctx, found.Path); err != nil {
+		d.say(FindingWrong, "runtime", "%s cannot be opened: %v", where, err)
 	} else {
-		say(len(missing) == 0, "cpu", "%s, %d cores%s", runtime.GOARCH, runtime.NumCPU(), cpuWords(has, missing))
+		d.say(FindingOK, "runtime", "TensorFlow %s, %s", version, where)
 	}
-	gpus, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is well-formed
-	if len(gpus) == 0 {
-		say(true, "gpu", "none: models run on the CPU")
-	} else {
-		say(true, "gpu", "%d NVIDIA device(s): %s", len(gpus), strings.Join(gpus, " "))
+	for _, t := range found.Refused {
+		if _, err := os.Stat(t.Place); errors.Is(err, fs.ErrNotExist) {
+			continue // one of the places where it may lie, and does not
+		}
+		d.say(FindingWarning, "runtime", "passed over %s: %s", t.Place, t.Why)
 	}
-	limit, why := memoryLimit("/sys/fs/cgroup", "/proc")
-	say(limit > 0, "memory", "%.1f GiB, %s", float64(limit)/(1<<30), why)
-	for _, p := range []struct{ name, address string }{{"grpc port", cfg.Listen.GRPC}, {"http port", cfg.Listen.HTTP}} {
-		if p.address == "" {
-			say(true, p.name, "off")
-			continue
+}
+
+func (d *doctor) cpu() {
+	cores := fmt.Sprintf("%s, %d cores", runtime.GOARCH, runtime.NumCPU())
+	if n := runtime.GOMAXPROCS(0); n != runtime.NumCPU() {
+		cores += fmt.Sprintf(" of which %d may be used", n) // a cgroup's quota, or GOMAXPROCS
+	}
+	switch has, missing := tfrt.CPUFlags(runtime.GOARCH); {
+	case has == nil:
+		d.say(FindingWarning, "cpu", "%s; /proc/cpuinfo cannot be read, so its instructions are not known", cores)
+	case len(missing) > 0:
+		d.say(FindingWrong, "cpu", "%s, without %s, which TensorFlow's own builds need; a build for this CPU says so in a file cpu-flags beside it", cores, strings.Join(missing, ", "))
+	default:
+		d.say(FindingOK, "cpu", "%s, %s", cores, strings.Join(notable(has), " "))
+	}
+}
+
+// notable are the flags that decide how fast TensorFlow is.
+func notable(has []string) (flags []string) {
+	for _, f := range []string{"avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "asimddp", "bf16", "sve"} {
+		if slices.Contains(has, f) {
+			flags = append(flags, f)
 		}
-		l, err := net.Listen("tcp", p.address)
-		if errors.Is(err, unix.EADDRINUSE) {
-			say(false, p.name, "%s is in use, by an inferd that runs or by something else", p.address)
-			continue
+	}
+	return flags
+}
+
+func (d *doctor) gpu(ctx context.Context) {
+	nodes, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is well-formed
+	if len(nodes) == 0 {
+		d.say(FindingOK, "gpu", "none: models run on the CPU")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // a driver in trouble lets it hang
+	defer cancel()
+	answer, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu="+device.Query, "--format=csv,noheader,nounits").Output()
+	for _, f := range gpuFindings(nodes, string(answer), err) {
+		d.report.put(f)
+	}
+}
+
+// gpuFindings are about the device nodes and nvidia-smi's answer.
+func gpuFindings(nodes []string, answer string, err error) (found []Finding) {
+	gpus, parseErr := device.ParseSMI(answer)
+	if err == nil {
+		err = parseErr
+	}
+	if err != nil {
+		return []Finding{{Severity: FindingWarning, Subject: "gpu", Message: fmt.Sprintf("%s, but nvidia-smi does not tell about them: %v", strings.Join(nodes, " "), err)}}
+	}
+	for _, g := range gpus {
+		m := fmt.Sprintf("%d: %s, %.1f GiB, %.1f GiB free", g.Index, g.Name, float64(g.TotalBytes)/(1<<30), float64(g.FreeBytes)/(1<<30))
+		if g.Capability != "" {
+			m += ", compute capability " + g.Capability
 		}
-		if err != nil {
-			say(false, p.name, "%v", err)
-			continue
-		}
+		found = append(found, Finding{Severity: FindingOK, Subject: "gpu", Message: m})
+	}
+	if len(gpus) != len(nodes) {
+		found = append(found, Finding{Severity: FindingWarning, Subject: "gpu", Message: fmt.Sprintf("nvidia-smi tells about %d devices, and there are %s", len(gpus), strings.Join(nodes, " "))})
+	}
+	return found
+}
+
+// control finds out whether an inferd runs already.
+func (d *doctor) control(ctx context.Context) {
+	path := d.cfg.FindControlSocket()
+	if n := len(path); n > control.MaxPath {
+		d.say(FindingWrong, "listen.control", "%s has %d bytes, and a unix socket's path at most %d; name a shorter one with --listen.control", path, n, control.MaxPath)
+		return
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		d.say(FindingOK, "listen.control", "%s: no inferd runs", path)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c := control.Dial(path)
+	defer c.Close()
+	s, err := c.Status(ctx)
+	switch {
+	case err == nil:
+		d.running = s
+		d.say(FindingOK, "listen.control", "%s: inferd %s runs, pid %d", path, s.Version, s.PID)
+	case errors.Is(err, unix.ECONNREFUSED):
+		d.say(FindingOK, "listen.control", "%s was left behind by an inferd that was killed, and will be replaced", path)
+	default:
+		d.say(FindingWarning, "listen.control", "%v", err)
+	}
+}
+
+func (d *doctor) port(key, address string, held func(*control.Status) string) {
+	if address == "" {
+		d.say(FindingOK, key, "off")
+		return
+	}
+	l, err := net.Listen("tcp", address)
+	switch {
+	case err == nil:
 		_ = l.Close()
-		say(true, p.name, "%s is free", p.address)
+		d.say(FindingOK, key, "%s is free", address)
+	case errors.Is(err, unix.EADDRINUSE) && d.running != nil && samePort(held(d.running), address):
+		d.say(FindingOK, key, "%s is held by the inferd that runs", address)
+	case errors.Is(err, unix.EADDRINUSE):
+		d.say(FindingWrong, key, "%s is in use by something else; stop that, or choose another address", address)
+	case errors.Is(err, unix.EACCES):
+		d.say(FindingWrong, key, "this user may not open %s; ports below 1024 need CAP_NET_BIND_SERVICE", address)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		d.say(FindingWrong, key, "%s is no address of this machine", address)
+	default:
+		d.say(FindingWrong, key, "%v", err)
 	}
-	if cfg.ModelsDir != "" {
-		if _, err := os.ReadDir(cfg.ModelsDir); err != nil {
-			say(false, "models_dir", "%v; make it, or name another with --models-dir", err)
+}
+
+func samePort(a, b string) bool {
+	_, p, errA := net.SplitHostPort(a)
+	_, q, errB := net.SplitHostPort(b)
+	return errA == nil && errB == nil && p == q
+}
+
+func (d *doctor) permissions() {
+	who := fmt.Sprintf("uid %d", os.Getuid())
+	if u, err := user.Current(); err == nil {
+		who = fmt.Sprintf("%s (uid %s)", u.Username, u.Uid)
+	}
+	d.say(FindingOK, "user", "this was asked as %s", who)
+	if dir := d.cfg.ModelsDir; dir != "" {
+		if _, err := os.ReadDir(dir); err != nil {
+			d.say(FindingWrong, "models_dir", "%v; make it and let this user read it, or name another with --models-dir", err)
 		} else {
-			say(true, "models_dir", "%s can be read", cfg.ModelsDir)
+			d.say(FindingOK, "models_dir", "%s can be read", dir)
 		}
 	}
-	if err := writable(cfg.StateDir); err != nil {
-		say(false, "state_dir", "%v; give it to inferd's user, or name another with --state-dir", err)
-	} else {
-		say(true, "state_dir", "%s can be written", cfg.StateDir)
-	}
-	return r
-}
-
-func cpuWords(has, missing []string) string {
-	if len(missing) > 0 {
-		return ", without " + strings.Join(missing, ", ") + ", which TensorFlow's own builds need"
-	}
-	var notable []string
-	for _, f := range []string{"avx", "avx2", "fma", "avx512f", "amx_tile", "asimd", "sve"} {
-		for _, h := range has {
-			if h == f {
-				notable = append(notable, f)
+	for _, m := range d.cfg.Models {
+		if _, err := os.ReadDir(m.BasePath); err != nil {
+			severity := FindingWrong
+			if m.Optional {
+				severity = FindingWarning
 			}
+			d.say(severity, "base_path", "model %s: %v", m.Name, err)
+		} else {
+			d.say(FindingOK, "base_path", "model %s: %s can be read", m.Name, m.BasePath)
 		}
 	}
-	return ", " + strings.Join(notable, " ")
+	access := func(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) }
+	switch made, err := writable(d.cfg.StateDir, os.Stat, access); {
+	case err != nil:
+		d.say(FindingWrong, "state_dir", "%v; give it to inferd's user, or name another with --state-dir", err)
+	case made:
+		d.say(FindingOK, "state_dir", "%s will be made", d.cfg.StateDir)
+	default:
+		d.say(FindingOK, "state_dir", "%s can be written", d.cfg.StateDir)
+	}
+	if _, err := writable(filepath.Dir(d.cfg.ControlSocket()), os.Stat, access); err != nil {
+		d.say(FindingWrong, "listen.control", "%v; name another place with --listen.control", err)
+	}
 }
 
-// writable reports whether files can be made in dir, or dir itself can be made.
-func writable(dir string) error {
+// writable reports whether files can be made in dir, or dir itself can (made). stat and access are those of the system.
+func writable(dir string, stat func(string) (fs.FileInfo, error), access func(string) error) (made bool, err error) {
 	for p := dir; ; p = filepath.Dir(p) {
-		if _, err := os.Stat(p); errors.Is(err, os.ErrNotExist) && p != filepath.Dir(p) {
+		st, err := stat(p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && p != filepath.Dir(p):
+			made = true
 			continue
+		case err != nil:
+			return false, err
+		case !st.IsDir():
+			return false, &fs.PathError{Op: "write into", Path: p, Err: unix.ENOTDIR}
 		}
-		if err := unix.Access(p, unix.W_OK|unix.X_OK); err != nil {
-			return &os.PathError{Op: "write", Path: p, Err: err}
+		if err := access(p); err != nil {
+			return false, &fs.PathError{Op: "write into", Path: p, Err: err}
 		}
-		return nil
+		return made, nil
 	}
-}
-
-// memoryLimit is the tightest memory limit of this process's cgroup and its ancestors (v2), else the machine's memory, and why.
-func memoryLimit(cgroupRoot, procRoot string) (bytesLimit int64, why string) {
-	bytesLimit, why = machineMemory(procRoot), "the whole machine; no cgroup limits it"
-	own, err := os.ReadFile(filepath.Join(procRoot, "self/cgroup"))
-	if err != nil {
-		return bytesLimit, why
-	}
-	for line := range bytes.Lines(own) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "0::")
-		if !ok {
-			continue
-		}
-		for p := filepath.Clean(path); ; p = filepath.Dir(p) {
-			text, err := os.ReadFile(filepath.Join(cgroupRoot, p, "memory.max"))
-			if n, perr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && perr == nil && n < bytesLimit {
-				bytesLimit, why = n, "by memory.max of cgroup "+p
-			}
-			if p == "/" || p == "." {
-				break
-			}
-		}
-	}
-	return bytesLimit, why
-}
-
-func machineMemory(procRoot string) int64 {
-	text, err := os.ReadFile(filepath.Join(procRoot, "meminfo"))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
-			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kb << 10
-		}
-	}
-	return 0
 }

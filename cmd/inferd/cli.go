@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +27,9 @@ const (
 	exitUsage  = 2
 )
 
+// askTimeout bounds the verbs that ask a running inferd about itself.
+const askTimeout = 30 * time.Second
+
 // version is set by the build.
 var version = "unknown"
 
@@ -33,6 +38,11 @@ type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// errSilent ends with exit code 1 when the verb has already said everything.
+var errSilent = errors.New("failed")
 
 // env is what the verbs may touch of the outside.
 type env struct {
@@ -47,6 +57,7 @@ type env struct {
 func cli(argv []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer context.AfterFunc(ctx, stop)() // the second signal ends the process at once
 	e := &env{in: in, out: out, err: errOut}
 	args := argv[1:]
 	if filepath.Base(argv[0]) == servingName {
@@ -60,75 +71,139 @@ func cli(argv []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
-	var usage usageError
-	var faults config.Faults
-	var start *config.StartError
+	return e.exit(root.ExecuteContext(ctx))
+}
+
+// exit says what went wrong, a sentence a line, and is the exit code. With -o json the same stands as an object on standard output, so
+// that whoever reads that always gets JSON.
+func (e *env) exit(err error) int {
+	var (
+		usage  usageError
+		faults config.Faults
+		start  *config.StartError
+	)
+	code, lines := exitFailed, []string(nil)
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &usage):
-		fmt.Fprintf(errOut, "inferd: %v\n", err)
-		return exitUsage
-	case errors.As(err, &faults):
-		for _, f := range faults {
-			fmt.Fprintf(errOut, "inferd: %v\n", f)
-		}
-		return exitUsage
-	case errors.As(err, &start):
-		fmt.Fprintln(errOut, start) // TensorFlow Serving's own line
-		return exitFailed
 	case errors.Is(err, errSilent):
 		return exitFailed
+	case errors.As(err, &faults):
+		code = exitUsage
+		for _, f := range faults {
+			lines = append(lines, "inferd: "+f.Error())
+		}
+	case errors.As(err, &start):
+		lines = []string{start.Error()} // TensorFlow Serving's own line
+	case errors.As(err, &usage):
+		code = exitUsage
+		fallthrough
 	default:
-		fmt.Fprintf(errOut, "inferd: %v\n", err)
-		return exitFailed
+		lines = []string{"inferd: " + err.Error()}
 	}
+	for _, l := range lines {
+		fmt.Fprintln(e.err, l)
+	}
+	if e.output == formatJSON {
+		_ = e.print(struct { // standard output is gone when this fails
+			Error string `json:"error"`
+			Code  int    `json:"exit_code"`
+		}{strings.TrimPrefix(strings.Join(lines, "\n"), "inferd: "), code}, nil)
+	}
+	return code
 }
 
-// errSilent ends with exit code 1 when the verb has already said everything.
-var errSilent = errors.New("failed")
+// Values of -o.
+const (
+	formatTable = "table"
+	formatJSON  = "json"
+)
 
 func rootCommand(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "inferd",
 		Short: "Serve TensorFlow models from a directory, dependably",
 		Long: "inferd serves versioned SavedModels from a directory over TensorFlow Serving's REST and gRPC.\n" +
-			"`inferd serve` is the appliance; the other verbs ask a running one, or look at models and the machine without one.",
+			"`inferd serve` is the appliance; the other verbs ask a running one, or look at models and the machine without one.\n\n" +
+			"Exit codes: 0 all is well, 1 it failed or something is wrong, 2 the command line or the configuration is wrong.",
 		SilenceErrors: true, SilenceUsage: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("no verb is called %q; `inferd help` lists them", args[0])}
-			}
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
 			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		}
+		return unknownVerb(root, args[0])
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())}
+		return usagef("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
-	flags.StringVarP(&e.output, "output", "o", "table", "what to print: table or json")
+	flags.StringVarP(&e.output, "output", "o", formatTable, "what to print: table or json")
 	flags.StringVar(&e.address, "address", "", "where inferd answers: its control socket's path or http://host:port (default: as configured)")
 	flags.StringVarP(&e.config, "config", "c", "", "configuration file (default: "+config.DefaultFile+" when it is there)")
+	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{formatTable, formatJSON}, cobra.ShellCompDirectiveNoFileComp)))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if e.output != "table" && e.output != "json" {
-			return usageError{fmt.Errorf("-o %s: print either table or json", e.output)}
+		if o := e.output; o != formatTable && o != formatJSON {
+			e.output = formatTable
+			return usagef("-o %s: print either %s or %s", o, formatTable, formatJSON)
 		}
 		return nil
 	}
 	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e),
-		checkCommand(e), doctorCommand(e), versionCommand(e))
+		checkCommand(e), doctorCommand(e), versionCommand(e), openRuntimeCommand(e))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Run, c.RunE = nil, func(_ *cobra.Command, args []string) error { return help(root, args) }
+		case "completion": // cobra prints its help for any word, as if all were well
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usagef("no completion is known for %q; bash, zsh, fish and powershell are", args[0])
+				}
+				return nil
+			}
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	return root
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err) // a flag was named that does not exist: a mistake in this package
+	}
+}
+
+func help(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || len(rest) > 0 && cmd == root {
+		return unknownVerb(root, args[0])
+	}
+	return cmd.Help()
+}
+
+func unknownVerb(root *cobra.Command, verb string) error {
+	if near := root.SuggestionsFor(verb); len(near) > 0 {
+		return usagef("no verb is called %q; did you mean %s?", verb, strings.Join(near, " or "))
+	}
+	return usagef("no verb is called %q; `inferd help` lists them", verb)
 }
 
 // exactly refuses another number of arguments as wrong usage.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usageError{fmt.Errorf("%s takes %s; got %d arguments", cmd.CommandPath(), what, len(args))}
+		switch {
+		case len(args) == n:
+			return nil
+		case n == 0:
+			return usagef("%s takes %s; %q is too much", cmd.Name(), what, args[0])
+		default:
+			return usagef("%s takes %s; %d were given", cmd.Name(), what, len(args))
 		}
-		return nil
 	}
 }
 
@@ -157,9 +232,10 @@ func (e *env) client() (*control.Client, error) {
 
 // print writes v as JSON, or calls table.
 func (e *env) print(v any, table func(w io.Writer)) error {
-	if e.output == "json" {
+	if e.output == formatJSON {
 		enc := json.NewEncoder(e.out)
 		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
 		return enc.Encode(v)
 	}
 	table(e.out)

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	framework "github.com/wamuir/graft/tensorflow/core/framework/tensor_go_proto"
 
@@ -29,7 +31,7 @@ var npyTypes = map[string]tensor.DType{
 }
 
 // readNPY reads format versions 1 to 3 (numpy.lib.format): magic, version, header length, a Python dict, then the numbers.
-// Fixed-width byte strings (|S5) become strings without their trailing zeros.
+// Strings of a fixed width lose their trailing zeros.
 func readNPY(data []byte) (*tensor.Tensor, error) {
 	if len(data) < 10 || string(data[:6]) != npyMagic {
 		return nil, errors.New("not an .npy file")
@@ -72,10 +74,22 @@ func readNPY(data []byte) (*tensor.Tensor, error) {
 	if d, ok := npyTypes[string(descr[1])]; ok {
 		return tensor.New(d, shape, body)
 	}
-	width, fixed := strings.CutPrefix(string(descr[1]), "|S")
+	return readNPYStrings(string(descr[1]), shape, body)
+}
+
+// readNPYStrings reads strings of a fixed width, filled up with zeros: |S5 of five bytes, <U5 of five code points of four bytes each.
+func readNPYStrings(descr string, shape tensor.Shape, body []byte) (*tensor.Tensor, error) {
+	width, ok := strings.CutPrefix(descr, "|S")
+	wide := false
+	if !ok {
+		width, wide = strings.CutPrefix(descr, "<U")
+	}
 	size, err := strconv.Atoi(width)
-	if !fixed || err != nil || size <= 0 {
-		return nil, fmt.Errorf("type %q has no counterpart here; convert it with numpy.astype", descr[1])
+	if !ok && !wide || err != nil || size <= 0 || size > math.MaxInt32/4 {
+		return nil, fmt.Errorf("type %q has no counterpart here; convert it with numpy.astype", descr)
+	}
+	if wide {
+		size *= 4
 	}
 	count, err := shape.Elements()
 	if err != nil {
@@ -86,7 +100,15 @@ func readNPY(data []byte) (*tensor.Tensor, error) {
 	}
 	elements := make([][]byte, count)
 	for i := range elements {
-		elements[i] = []byte(strings.TrimRight(string(body[i*size:(i+1)*size]), "\x00"))
+		b := body[i*size : (i+1)*size]
+		if !wide {
+			elements[i] = bytes.TrimRight(b, "\x00")
+			continue
+		}
+		for ; len(b) >= 4; b = b[4:] {
+			elements[i] = utf8.AppendRune(elements[i], rune(binary.LittleEndian.Uint32(b))) // no code point: U+FFFD
+		}
+		elements[i] = bytes.TrimRight(elements[i], "\x00")
 	}
 	return tensor.NewStrings(shape, elements)
 }
@@ -124,7 +146,11 @@ func nested(p *framework.TensorProto) any {
 			add(v)
 		}
 		for _, v := range p.GetStringVal() {
-			add(string(v))
+			if utf8.Valid(v) {
+				add(string(v))
+			} else {
+				add(map[string]any{"b64": v}) // as REST has bytes
+			}
 		}
 		for _, v := range p.GetHalfVal() {
 			add(number(half(d, uint16(v))))

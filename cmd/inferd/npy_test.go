@@ -33,6 +33,10 @@ func TestReadNPY(t *testing.T) {
 		{"scalar", "{'descr': '|u1', 'fortran_order': False, 'shape': (), }", []byte{7}, tensor.Uint8, tensor.Shape{}, false},
 		{"vector", "{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }", []byte{1, 0}, tensor.Bool, tensor.Shape{2}, false},
 		{"strings", "{'descr': '|S3', 'fortran_order': False, 'shape': (2,), }", []byte("abcd\x00\x00"), tensor.String, tensor.Shape{2}, false},
+		{"text", "{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }", []byte("\xe9\x00\x00\x00\x00\x00\x00\x00"), tensor.String, tensor.Shape{1}, false},
+		{"no width", "{'descr': '<U0', 'fortran_order': False, 'shape': (1,), }", nil, 0, nil, true},
+		{"too wide", "{'descr': '|S9000000000000000000', 'fortran_order': False, 'shape': (1,), }", []byte("x"), 0, nil, true},
+		{"wide and big endian", "{'descr': '>U2', 'fortran_order': False, 'shape': (1,), }", make([]byte, 8), 0, nil, true},
 		{"fortran order", "{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2), }", floats, 0, nil, true},
 		{"cut off", "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", floats, 0, nil, true},
 		{"big endian", "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }", floats, 0, nil, true},
@@ -44,6 +48,8 @@ func TestReadNPY(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		} else if err == nil && (got.DType != c.dtype || !got.Shape.Equal(c.shape)) {
 			t.Errorf("%s: %v %v", c.name, got.DType, got.Shape)
+		} else if c.name == "text" && string(got.Strings[0]) != "é" || c.name == "strings" && string(got.Strings[1]) != "d" {
+			t.Errorf("%s: %q", c.name, got.Strings)
 		}
 	}
 }

@@ -5,15 +5,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	framework "github.com/wamuir/graft/tensorflow/core/framework/tensor_go_proto"
@@ -24,8 +25,10 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
 
@@ -51,35 +54,42 @@ func predictCommand(e *env) *cobra.Command {
 			"  inferd predict sensor readings.f32 --format raw --dtype float --shape 1,128",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
-				return usageError{fmt.Errorf("%s takes a model and at most one file; got %d arguments", cmd.CommandPath(), len(args))}
+				return usagef("%s takes a model and at most one file; %d arguments were given", cmd.Name(), len(args))
 			}
 			return nil
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveDefault // a file
+			}
+			return e.modelNames(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file := "-"
 			if len(args) == 2 {
 				file = args[1]
 			}
+			if err := f.check(); err != nil {
+				return err
+			}
 			data, err := e.read(file)
 			if err != nil {
 				return err
 			}
 			if f.format == "" {
-				f.format = guessFormat(file, data)
+				f.format = f.guess(file, data)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
 			switch f.format {
-			case "json":
-				return e.predictJSON(ctx, args[0], data, f)
-			case "npy", "raw":
+			case formatJSON:
+				return e.predictJSON(ctx, args[0], file, data, f)
+			default:
 				t, err := f.tensor(data)
 				if err != nil {
-					return usageError{fmt.Errorf("%s: %w", file, err)}
+					return usagef("%s: %w", called(file), err)
 				}
 				return e.predictTensor(ctx, args[0], t, f)
-			default:
-				return usageError{fmt.Errorf("--format %s: json, npy or raw", f.format)}
 			}
 		},
 	}
@@ -108,24 +118,56 @@ func (e *env) read(file string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
 	if err == nil && len(data) > maxInput {
-		err = fmt.Errorf("%s is larger than %d bytes", file, maxInput)
+		err = fmt.Errorf("%s is larger than %d bytes", called(file), maxInput)
 	}
 	return data, err
 }
 
-func guessFormat(file string, data []byte) string {
+// Values of --format, beside json.
+const (
+	formatNPY = "npy"
+	formatRaw = "raw"
+)
+
+// check finds wrong usage before anything is read.
+func (f predictFlags) check() error {
+	switch {
+	case f.format != "" && f.format != formatJSON && f.format != formatNPY && f.format != formatRaw:
+		return usagef("--format %s: write %s, %s or %s", f.format, formatJSON, formatNPY, formatRaw)
+	case f.version != "" && f.label != "":
+		return usagef("--version and --label both choose a version; give one of them")
+	case f.timeout <= 0:
+		return usagef("--timeout %v: write a time above zero, as in 30s", f.timeout)
+	}
+	if f.version != "" {
+		if n, err := strconv.ParseInt(f.version, 10, 64); err != nil || n < 0 {
+			return usagef("--version %s is not a version number", f.version)
+		}
+	}
+	return nil
+}
+
+// called is the file's name for messages.
+func called(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
+}
+
+func (f predictFlags) guess(file string, data []byte) string {
 	switch {
 	case bytes.HasPrefix(data, []byte(npyMagic)):
-		return "npy"
-	case strings.HasSuffix(file, ".raw") || strings.HasSuffix(file, ".bin"):
-		return "raw"
+		return formatNPY
+	case f.dtype != "" || strings.HasSuffix(file, ".raw") || strings.HasSuffix(file, ".bin"):
+		return formatRaw
 	default:
-		return "json"
+		return formatJSON
 	}
 }
 
 func (f predictFlags) tensor(data []byte) (*tensor.Tensor, error) {
-	if f.format == "npy" {
+	if f.format == formatNPY {
 		return readNPY(data)
 	}
 	d, ok := tensor.ParseDType(f.dtype)
@@ -150,12 +192,12 @@ func (f predictFlags) tensor(data []byte) (*tensor.Tensor, error) {
 }
 
 // predictJSON sends the document as it is when it has the form of a request, else as the inputs.
-func (e *env) predictJSON(ctx context.Context, model string, data []byte, f predictFlags) error {
+func (e *env) predictJSON(ctx context.Context, model, file string, data []byte, f predictFlags) error {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(data, &members) != nil || (members["instances"] == nil && members["inputs"] == nil) {
 		members = map[string]json.RawMessage{"inputs": data}
 		if !json.Valid(data) {
-			return usageError{fmt.Errorf("the input is neither JSON nor an .npy file; --format raw takes plain numbers")}
+			return usagef("%s is neither JSON nor an .npy file; --dtype makes it plain numbers of that type", called(file))
 		}
 	}
 	if f.signature != "" {
@@ -191,18 +233,7 @@ func (e *env) predictJSON(ctx context.Context, model string, data []byte, f pred
 		}
 		return fmt.Errorf("HTTP %d: %.200s", status, answer)
 	}
-	var got map[string]any
-	if e.output == "json" || json.Unmarshal(answer, &got) != nil { // NaN is no JSON; it is printed as it came
-		_, err := e.out.Write(append(bytes.TrimSpace(answer), '\n'))
-		return err
-	}
-	if p, ok := got["predictions"]; ok {
-		return e.printValues(map[string]any{"predictions": p})
-	}
-	if named, ok := got["outputs"].(map[string]any); ok {
-		return e.printValues(named)
-	}
-	return e.printValues(got)
+	return e.printAnswer(answer)
 }
 
 // predictTensor sends one tensor as tensor_content.
@@ -215,9 +246,11 @@ func (e *env) predictTensor(ctx context.Context, model string, t *tensor.Tensor,
 		}
 		s, err := c.Status(ctx)
 		if err != nil {
-			return fmt.Errorf("%w (or say --grpc host:port)", err)
+			return fmt.Errorf("%w (--grpc host:port needs no control socket)", err)
 		}
-		address = s.GRPC
+		if address = s.GRPC; address == "" {
+			return errors.New(".npy and raw input go over gRPC, which is off in this inferd; send JSON, or set listen.grpc")
+		}
 	}
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxInput), grpc.MaxCallSendMsgSize(maxInput)))
@@ -230,7 +263,7 @@ func (e *env) predictTensor(ctx context.Context, model string, t *tensor.Tensor,
 	case f.version != "":
 		n, err := strconv.ParseInt(f.version, 10, 64)
 		if err != nil {
-			return usageError{fmt.Errorf("--version %s is not a number", f.version)}
+			return usageError{err} // check has seen it
 		}
 		spec.VersionChoice = &serving.ModelSpec_Version{Version: wrapperspb.Int64(n)}
 	case f.label != "":
@@ -251,13 +284,13 @@ func (e *env) predictTensor(ctx context.Context, model string, t *tensor.Tensor,
 	err = conn.Invoke(ctx, "/tensorflow.serving.PredictionService/Predict",
 		&serving.PredictRequest{ModelSpec: spec, Inputs: map[string]*framework.TensorProto{input: in}}, out)
 	if err != nil {
-		return fmt.Errorf("predict: %w", err)
+		return refusal(err)
 	}
 	values := make(map[string]any)
 	for name, p := range out.GetOutputs() {
 		values[name] = nested(p)
 	}
-	return e.printValues(values)
+	return e.printOutputs(values)
 }
 
 // onlyInput asks the model's metadata for the name of its one input.
@@ -266,7 +299,7 @@ func onlyInput(ctx context.Context, conn *grpc.ClientConn, spec *serving.ModelSp
 	err := conn.Invoke(ctx, "/tensorflow.serving.PredictionService/GetModelMetadata",
 		&serving.GetModelMetadataRequest{ModelSpec: spec, MetadataField: []string{"signature_def"}}, meta)
 	if err != nil {
-		return "", fmt.Errorf("metadata: %w", err)
+		return "", refusal(err)
 	}
 	defs := new(serving.SignatureDefMap)
 	if err := meta.GetMetadata()["signature_def"].UnmarshalTo(defs); err != nil {
@@ -278,45 +311,20 @@ func onlyInput(ctx context.Context, conn *grpc.ClientConn, spec *serving.ModelSp
 	}
 	def, ok := defs.GetSignatureDef()[key]
 	if !ok {
-		return "", usageError{fmt.Errorf("model %s has no signature %q; --signature names another", spec.GetName(), key)}
+		return "", usagef("model %s has no signature %q; --signature names another of %v", spec.GetName(), key, slices.Sorted(maps.Keys(defs.GetSignatureDef())))
 	}
-	var names []string
-	for name := range def.GetInputs() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(def.GetInputs()))
 	if len(names) != 1 {
-		return "", usageError{fmt.Errorf("signature %q has the inputs %v; --input says which one the file is", key, names)}
+		return "", usagef("signature %q has the inputs %v; --input says which one the file is", key, names)
 	}
 	return names[0], nil
 }
 
-// printValues prints named values: JSON, or a table with a line per row of the first dimension.
-func (e *env) printValues(values map[string]any) error {
-	return e.print(values, func(w io.Writer) {
-		names := make([]string, 0, len(values))
-		for name := range values {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-		for _, name := range names {
-			rows, ok := values[name].([]any)
-			if !ok {
-				rows = []any{values[name]}
-			}
-			for i, row := range rows {
-				text, err := json.Marshal(row)
-				if err != nil {
-					text = fmt.Append(nil, row)
-				}
-				const widest = 400
-				if len(text) > widest {
-					text = append(text[:widest], "... (-o json has all)"...)
-				}
-				fmt.Fprintf(t, "%s[%d]\t%s\n", name, i, text)
-			}
-		}
-		_ = t.Flush() // the terminal is gone when this fails
-	})
+// refusal is a gRPC error in the words in which REST would have been refused.
+func refusal(err error) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("%s (%s)", st.Message(), inference.Code(st.Code()))
 }

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -26,37 +26,85 @@ var shortFlags = []struct{ name, key, help string }{
 	{"log-level", "log.level", "debug, info, warn or error"},
 }
 
-func serveCommand(e *env) *cobra.Command {
-	keys := new(config.Flags)
-	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the appliance in the foreground until it is told to stop",
-		Args:  exactly(0, "only flags"),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, s := range shortFlags {
-				if f := cmd.Flags().Lookup(s.name); f.Changed {
-					if err := keys.Set(s.key, f.Value.String()); err != nil {
-						return usageError{err}
-					}
-				}
-			}
-			cfg, err := config.Load(e.configFile(), keys)
-			if err != nil {
-				return err
-			}
-			return run(cmd.Context(), cfg, nil, e.err)
-		},
+// settings are the configuration as a verb's flags change it.
+type settings struct {
+	env  *env
+	cmd  *cobra.Command
+	keys config.Flags
+}
+
+// settings adds a flag for every key to cmd, and the short ones.
+func (e *env) settings(cmd *cobra.Command) *settings {
+	s := &settings{env: e, cmd: cmd}
+	for _, short := range shortFlags {
+		cmd.Flags().String(short.name, "", short.help+" (key "+short.key+")")
 	}
-	for _, s := range shortFlags {
-		cmd.Flags().String(s.name, "", s.help+" (key "+s.key+")")
-	}
-	for v := range keys.All() {
+	for v := range s.keys.All() {
 		f := cmd.Flags().VarPF(v, v.Key.Path, "", v.Key.Doc)
 		if v.IsBoolFlag() {
 			f.NoOptDefVal = "true"
 		}
 	}
+	return s
+}
+
+// load reads the configuration with the flags laid over it.
+func (s *settings) load() (*config.Config, error) {
+	for _, short := range shortFlags {
+		f := s.cmd.Flags().Lookup(short.name)
+		if !f.Changed {
+			continue
+		}
+		if s.cmd.Flags().Changed(short.key) {
+			return nil, usagef("--%s and --%s are the same setting; give one of them", short.name, short.key)
+		}
+		if err := s.keys.Set(short.key, f.Value.String()); err != nil {
+			return nil, usageError{err}
+		}
+	}
+	return config.Load(s.env.configFile(), &s.keys)
+}
+
+func serveCommand(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the appliance in the foreground until it is told to stop",
+		Long: "serve answers TensorFlow Serving's REST and gRPC for every model in the models directory, and follows what changes there.\n" +
+			"SIGTERM and SIGINT let requests in flight finish, for drain_timeout at most; a second one ends it at once.",
+		Example: "  inferd serve --models-dir ./models\n  inferd serve -c inferd.yaml --listen.http :8501",
+		Args:    exactly(0, "flags only"),
+	}
+	s := e.settings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if e.output == formatJSON && !cmd.Flags().Changed("log.format") {
+			must(s.keys.Set("log.format", config.FormatJSON))
+		}
+		cfg, err := s.load()
+		if err != nil {
+			return err
+		}
+		if err := readable(cfg); err != nil {
+			return err
+		}
+		return run(cmd.Context(), cfg, nil, e)
+	}
 	return cmd
+}
+
+// readable refuses to start on a models directory that somebody chose and that cannot be read. One that goes away later is waited for.
+func readable(cfg *config.Config) error {
+	dir := cfg.ModelsDir
+	if dir == "" || dir == config.Default().ModelsDir && len(cfg.Models) > 0 {
+		return nil // nobody asked for it
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		var p *os.PathError
+		if errors.As(err, &p) {
+			err = p.Err
+		}
+		return cfg.Fault("models_dir", "the models directory %s cannot be read (%v); make it, or name another with --models-dir", dir, err)
+	}
+	return nil
 }
 
 func servingCommand(e *env) *cobra.Command {
@@ -77,14 +125,15 @@ func servingCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, ignored, e.err)
+			return run(cmd.Context(), cfg, ignored, e)
 		},
 	}
 }
 
 // run is the appliance until ctx ends.
-func run(ctx context.Context, cfg *config.Config, ignored []config.Ignored, stderr io.Writer) error {
-	log, err := appliance.NewLogger(stderr, cfg.Log)
+func run(ctx context.Context, cfg *config.Config, ignored []config.Ignored, e *env) error {
+	e.output = formatTable // from here on it speaks through its log
+	log, err := appliance.NewLogger(e.err, cfg.Log)
 	if err != nil {
 		return err
 	}

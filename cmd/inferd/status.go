@@ -2,10 +2,13 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"runtime"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -14,17 +17,43 @@ import (
 	"github.com/inferd/inferd/appliance/control"
 )
 
+// ask talks to a running inferd, for askTimeout at most.
+func (e *env) ask(ctx context.Context, question func(context.Context, *control.Client) error) error {
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return question(ctx, c)
+}
+
+func (e *env) status(ctx context.Context) (s *control.Status, err error) {
+	err = e.ask(ctx, func(ctx context.Context, c *control.Client) error {
+		s, err = c.Status(ctx)
+		return err
+	})
+	return s, err
+}
+
+// modelNames are for shell completion, which shows nothing where nothing answers.
+func (e *env) modelNames(ctx context.Context) (names []string) {
+	if s, err := e.status(ctx); err == nil {
+		for _, m := range s.Models {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
 func statusCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show health, models and workers of a running inferd; exit code 1 when it is not ready",
-		Args:  exactly(0, "no arguments"),
+		Args:  exactly(0, "flags only"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := e.client()
-			if err != nil {
-				return err
-			}
-			s, err := c.Status(cmd.Context())
+			s, err := e.status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -41,16 +70,24 @@ func statusCommand(e *env) *cobra.Command {
 
 func statusTable(w io.Writer, s *control.Status) {
 	fmt.Fprintf(w, "inferd %s, pid %d, up %s: live %s, ready %s\n", s.Version, s.PID, ago(s.Since), yes(s.Live), yes(s.Ready))
+	fmt.Fprintf(w, "doors: gRPC %s, HTTP %s\n", cmp.Or(s.GRPC, "off"), cmp.Or(s.HTTP, "off"))
 	if s.Runtime.Error != "" {
-		fmt.Fprintf(w, "runtime: none: %s\n", s.Runtime.Error)
+		fmt.Fprintf(w, "runtime: none: %s\n", indent(s.Runtime.Error, "  "))
 	} else {
 		fmt.Fprintf(w, "runtime: %s, isolation %s\n", s.Runtime.Library, s.Runtime.Isolation)
 	}
 	for _, c := range s.Conditions {
-		fmt.Fprintf(w, "%s: %s (%s, since %s ago)\n", c.Severity, c.Message, c.Code, ago(c.Since))
+		if c.Message == s.Runtime.Error {
+			continue // said just above
+		}
+		fmt.Fprintf(w, "%s: %s (%s, for %s)\n", c.Severity, indent(c.Message, "  "), c.Code, ago(c.Since))
 	}
+	fmt.Fprintln(w)
 	modelsTable(w, s.Models)
 }
+
+// widestNote is how much of a reason the table of models shows; the whole is among the conditions of `inferd status`.
+const widestNote = 120
 
 func modelsTable(w io.Writer, models []control.Model) {
 	if len(models) == 0 {
@@ -61,37 +98,45 @@ func modelsTable(w io.Writer, models []control.Model) {
 	fmt.Fprintln(t, "MODEL\tVERSION\tSTATE\tFOR\tWORKER\tMEMORY\tNOTE")
 	for _, m := range models {
 		if len(m.Versions) == 0 {
-			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t%s\n", m.Name, m.Problem)
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t%s\n", m.Name, note(m.Problem))
 		}
 		for _, v := range m.Versions {
-			pid, memory, note := "-", "-", v.Message
-			if v.Worker != nil {
-				pid, memory = strconv.Itoa(v.Worker.PID), fmt.Sprintf("%.1f MB", float64(v.Worker.PrivateBytes)/1e6)
-				if v.Worker.LastDeath != "" {
-					note += fmt.Sprintf(" (restarted %d times, last: %s)", v.Worker.Restarts, v.Worker.LastDeath)
+			pid, memory, words := "-", "-", strings.TrimPrefix(v.Message, fmt.Sprintf("model %s version %d refused: ", m.Name, v.Number))
+			if k := v.Worker; k != nil {
+				pid, memory = strconv.Itoa(k.PID), fmt.Sprintf("%.1f MB", float64(k.PrivateBytes)/1e6)
+				if k.PID == 0 {
+					pid, memory = k.State, "-" // it is being replaced
+				}
+				if k.LastDeath != "" {
+					words = strings.TrimPrefix(words+fmt.Sprintf("; restarted %d times, last: %s", k.Restarts, k.LastDeath), "; ")
 				}
 			}
 			state := v.State
 			if v.Stage != "" && v.Stage != "live" {
 				state += " (" + v.Stage + ")"
 			}
-			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", m.Name, v.Number, state, ago(v.Since), pid, memory, note)
+			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", m.Name, v.Number, state, ago(v.Since), pid, memory, cmp.Or(note(words), "-"))
 		}
 	}
 	_ = t.Flush() // the terminal is gone when this fails
+}
+
+// note is one line of words, not too wide.
+func note(words string) string {
+	words = strings.Join(strings.Fields(words), " ")
+	if len(words) <= widestNote {
+		return words
+	}
+	return strings.ToValidUTF8(words[:widestNote], "") + "..."
 }
 
 func modelsCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "models",
 		Short: "List the models and versions that a running inferd knows",
-		Args:  exactly(0, "no arguments"),
+		Args:  exactly(0, "flags only"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := e.client()
-			if err != nil {
-				return err
-			}
-			s, err := c.Status(cmd.Context())
+			s, err := e.status(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -104,13 +149,9 @@ func rescanCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rescan",
 		Short: "Have a running inferd look at the model directories now",
-		Args:  exactly(0, "no arguments"),
+		Args:  exactly(0, "flags only"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := e.client()
-			if err != nil {
-				return err
-			}
-			if err := c.Rescan(cmd.Context()); err != nil {
+			if err := e.ask(cmd.Context(), func(ctx context.Context, c *control.Client) error { return c.Rescan(ctx) }); err != nil {
 				return err
 			}
 			return e.print(map[string]bool{"rescanned": true}, func(w io.Writer) { fmt.Fprintln(w, "the model directories are being looked at") })
@@ -122,7 +163,7 @@ func versionCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  exactly(0, "no arguments"),
+		Args:  exactly(0, "flags only"),
 		RunE: func(*cobra.Command, []string) error {
 			v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
 			return e.print(v, func(w io.Writer) { fmt.Fprintf(w, "inferd %s (%s, %s)\n", version, v["go"], v["platform"]) })

@@ -30,6 +30,22 @@ func Diagnose(dir string) string {
 	return ""
 }
 
+// DiagnoseFile is [Diagnose] for one file that was given in place of a folder; "" when it is none of the formats that are known.
+func DiagnoseFile(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	dir := filepath.Dir(path)
+	p := &place{dir: dir, version: isNumber(filepath.Base(dir)), files: []string{filepath.Base(path)}}
+	_, p.dirs = list(dir) // the command makes the next version
+	for _, look := range []func(*place) string{(*place).archive, (*place).foreignFile} {
+		if s := look(p); s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
 // place is the folder in question.
 type place struct {
 	dir     string
