@@ -1,4 +1,4 @@
-// vet.go: what is held against a version before it is loaded, beside its signatures: what its graph reaches.
+// vet.go: what is held against a version before it is loaded, beside its signatures: what its links and its graph reach.
 package appliance
 
 import (
@@ -13,7 +13,10 @@ func vet(m updater.Model, dir string, info *savedmodel.Info) error {
 }
 
 // vetVersion says why a version must not be loaded under these settings; nil when it may. It reads the version's files.
-func vetVersion(m config.Model, _ string, info *savedmodel.Info) error {
+func vetVersion(m config.Model, dir string, info *savedmodel.Info) error {
+	if err := savedmodel.CheckPaths(dir); err != nil {
+		return err
+	}
 	if m.DenyOps {
 		return savedmodel.DenyOps(info, m.AllowOps)
 	}

@@ -2,6 +2,7 @@
 package appliance
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -60,5 +61,19 @@ func TestVetOps(t *testing.T) {
 		if tt.refused && (!strings.Contains(err.Error(), outerLine) || !strings.Contains(err.Error(), "allow_ops: [MatchingFiles]")) {
 			t.Errorf("%s: %v does not say what and what to do", tt.name, err)
 		}
+	}
+}
+
+// TestVetPaths: a link out of the folder is refused under any settings.
+func TestVetPaths(t *testing.T) {
+	dir := modeltest.WriteVersion(t, filepath.Join(t.TempDir(), "m"), 1, modeltest.HalfPlusTwo())
+	if err := vetted(t, dir, config.Model{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "extra")); err != nil {
+		t.Fatal(err)
+	}
+	if err := vetted(t, dir, config.Model{}); err == nil || !strings.Contains(err.Error(), "extra is a symbolic link to /etc/passwd") {
+		t.Errorf("got %v", err)
 	}
 }
