@@ -299,7 +299,10 @@ func TestLargeRequestFailsWhole(t *testing.T) {
 		as := b.sendAll(rows(0), rows(1, 2, 13, 4, 5, 6, 7, 8))
 		settle(20 * ms)
 		b.fails(as[1], inference.InvalidArgument, inference.ReasonRuntime)
-		b.ran(1, 2, 2, 2) // the third part had begun when the second failed; the rest is not run
+		// The third part may have begun, at the same instant, when the second failed; the rest is not run.
+		if n := len(b.f.Records()); n != 3 && n != 4 {
+			b.Errorf("%d runs, want the first request and two or three of four parts", n)
+		}
 	})
 	// A deadline takes every part out.
 	inBubble(t, &fake.Runner{Latency: always(10 * ms)}, Options{MaxRows: 1}, func(b *bench) {
