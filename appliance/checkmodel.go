@@ -223,6 +223,7 @@ func (c *checker) version(ctx context.Context, dir string, m config.Model) (good
 	if err := savedmodel.Assert(info, m.Signatures); err != nil {
 		f.Severity, f.Message = FindingWrong, f.Message+", but "+err.Error()
 	}
+	c.vet(dir, m, info, &f)
 	if c.trial != nil && f.Severity != FindingWrong {
 		more = append(more, c.try(ctx, dir, info, &f)...)
 	}

@@ -121,6 +121,12 @@ func serve(t testing.TB, change func(*config.Config)) *server {
 // run runs an appliance until the test's end, which must come without an error and leave no process behind.
 func run(t testing.TB, cfg *config.Config) *server {
 	t.Helper()
+	return runWith(t, cfg, func(*Appliance) {})
+}
+
+// runWith is run with a change to the appliance before it starts.
+func runWith(t testing.TB, cfg *config.Config, change func(*Appliance)) *server {
+	t.Helper()
 	s := &server{t: t, models: cfg.ModelsDir, logs: newLogs(), ended: make(chan struct{})}
 	type doors struct{ grpc, http net.Addr }
 	open := make(chan doors, 1)
@@ -132,6 +138,7 @@ func run(t testing.TB, cfg *config.Config) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(s.Appliance)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	go func() {

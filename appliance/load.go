@@ -3,10 +3,11 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"sync"
 
 	"github.com/inferd/inferd/appliance/config"
@@ -53,6 +54,10 @@ func openModel(l worker.Load) (*tfrt.Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := findDevice(l, m.Devices); err != nil {
+		_ = m.Close()
+		return nil, err
+	}
 	for _, sig := range l.Signatures {
 		if err := m.Prepare(sig); err != nil {
 			_ = m.Close()
@@ -60,6 +65,22 @@ func openModel(l worker.Load) (*tfrt.Model, error) {
 		}
 	}
 	return m, nil
+}
+
+// findDevice checks that the runtime found the GPU that l names: one without CUDA loads the model all the same, for the CPU.
+func findDevice(l worker.Load, devices func() ([]tfrt.Device, error)) error {
+	if l.Device == "" {
+		return nil
+	}
+	found, err := devices()
+	if err != nil {
+		return fmt.Errorf("list the model's devices: %w", err)
+	}
+	if slices.ContainsFunc(found, func(d tfrt.Device) bool { return d.Type == "GPU" }) {
+		return nil
+	}
+	return inference.Errorf(inference.FailedPrecondition, inference.ReasonDevice,
+		"the TensorFlow runtime does not find GPU %s: it was built without CUDA or for newer GPUs, or its CUDA libraries are missing", l.Device)
 }
 
 // backend is a *tfrt.Model as the worker wants it: a nil *Late must become a nil Late.
@@ -82,18 +103,8 @@ type loader struct {
 	metrics *metrics
 	log     *slog.Logger
 	live    *workers
+	gpus    *gpus
 	changed func() // a worker's state is another
-}
-
-// isolation is what auto comes to on this machine.
-func (l *loader) isolation() config.Isolation {
-	if l.cfg.Runtime.Isolation != config.IsolationAuto {
-		return l.cfg.Runtime.Isolation
-	}
-	if len(gpuDevices()) > 0 {
-		return config.IsolationDevice
-	}
-	return config.IsolationVersion
 }
 
 // settings are the model's own options, as the updater carries them for us.
@@ -112,33 +123,62 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 	load := worker.Load{
 		Model: c.Model.Name, Version: c.Number, Dir: c.Dir, Tags: c.Info.Tags, Signatures: c.Info.Signatures,
 		IntraOpThreads: m.IntraOpThreads, InterOpThreads: m.InterOpThreads, Callers: m.Callers,
-		Device: l.device(), MemoryFraction: l.cfg.Runtime.GPU.MemoryFraction, AllowGrowth: l.cfg.Runtime.GPU.AllowGrowth,
-		Library: l.library,
+		AllowGrowth: l.cfg.Runtime.GPU.AllowGrowth, Library: l.library,
 	}
 	if load.Callers == 0 {
 		load.Callers = runtime.GOMAXPROCS(0)
 	}
-	if l.isolation() == config.IsolationNone {
-		return openModel(load)
+	for notGPU := ""; ; {
+		s, err := l.gpus.seat(ctx, c, notGPU)
+		if err != nil {
+			return nil, err
+		}
+		load.Device, load.MemoryFraction = s.device(), s.Fraction
+		r, err := l.open(ctx, load, s, worker.Options{RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit)})
+		if err == nil {
+			s.taken()
+			l.changed()
+			return r, nil
+		}
+		s.leave()
+		again, why := s.again(err)
+		if !again || ctx.Err() != nil {
+			return nil, err
+		}
+		l.log.Debug("version did not load on the GPU: another place is tried", "model", c.Model.Name, "version", c.Number, "err", err)
+		notGPU = why
 	}
-	opts := worker.Options{RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit),
-		OnState: func(worker.State, string) { l.changed() }}
-	if l.isolation() == config.IsolationDevice {
-		opts.Group = "device " + load.Device
+}
+
+// open loads into a worker (or, with isolation none, into this process). The seat is the runner's until that is closed.
+func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worker.Options) (inference.Runner, error) {
+	if s.isolation == config.IsolationNone {
+		m, err := openModel(load)
+		if err != nil {
+			return nil, err
+		}
+		return inProcess{m, s}, nil
+	}
+	opts.Group = s.group()
+	opts.OnState = func(state worker.State, _ string) {
+		if state == worker.Closed {
+			s.leave()
+		}
+		l.changed()
 	}
 	return l.host.Open(ctx, load, opts)
 }
 
-// device is the GPU list that a worker may see; empty means the CPU.
-func (l *loader) device() string {
-	gpus := gpuDevices()
-	if len(gpus) == 0 {
-		return ""
-	}
-	if l.cfg.Runtime.GPU.VisibleDevices != "" {
-		return l.cfg.Runtime.GPU.VisibleDevices
-	}
-	return gpus[0]
+// inProcess is a model in this process, with its seat.
+type inProcess struct {
+	*tfrt.Model
+	seat *seat
+}
+
+// Close frees the model and then gives its seat back.
+func (p inProcess) Close() error {
+	defer p.seat.leave()
+	return p.Model.Close()
 }
 
 // serve puts a batcher over a proven runner.
@@ -233,13 +273,4 @@ func (l *loader) read(dir string) (*savedmodel.Info, error) {
 		}
 	}
 	return savedmodel.Read(dir, l.cfg.Defaults.Tags)
-}
-
-// gpuDevices are the NVIDIA devices that this machine shows, as TensorFlow's visible_device_list numbers them.
-func gpuDevices() (devices []string) {
-	nodes, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is well-formed
-	for i := range nodes {
-		devices = append(devices, strconv.Itoa(i))
-	}
-	return devices
 }

@@ -32,6 +32,7 @@ var logKeys = []string{
 	"instead", // what is done in place of what failed
 	"code",
 	"pid",     // of a worker
+	"device",  // the number of a GPU
 	"attempt", // its number
 	"wait",    // until the next one
 	"rows",

@@ -151,7 +151,7 @@ func (a *Appliance) Status() control.Status {
 	s := control.Status{
 		Version: a.opts.Version, PID: os.Getpid(), Since: a.since, Live: report.Live, Ready: report.Ready && !a.isDraining(),
 		GRPC: str(a.doors.grpc), HTTP: str(a.doors.http),
-		Runtime:    control.Runtime{Library: a.load.library, Isolation: string(a.load.isolation())},
+		Runtime:    control.Runtime{Library: a.load.library, Isolation: string(a.load.gpus.known())},
 		Conditions: []control.Condition{}, Models: []control.Model{},
 	}
 	if a.load.missing != nil {
@@ -194,7 +194,7 @@ func workerOf(live []*servable, model string, number int64) *control.Worker {
 		if !ok {
 			return nil
 		}
-		w := &control.Worker{PID: st.PID, State: st.State.String(), PrivateBytes: st.Memory.Private, Restarts: st.Restarts}
+		w := &control.Worker{PID: st.PID, State: st.State.String(), PrivateBytes: st.Memory.Private, Restarts: st.Restarts, Device: st.Device}
 		if st.LastDeath != nil {
 			w.LastDeath = st.LastDeath.Reason
 		}

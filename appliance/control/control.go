@@ -70,6 +70,7 @@ type Worker struct {
 	State        string `json:"state"`
 	PrivateBytes int64  `json:"private_bytes"`
 	Restarts     int    `json:"restarts"`
+	Device       string `json:"device,omitempty"` // number of the GPU that it computes on; empty: the CPU
 	LastDeath    string `json:"last_death,omitempty"`
 }
 

@@ -43,10 +43,12 @@ const (
 	CodeScanning = "scanning"        // the base paths have not all been looked at yet
 	CodeVerdict  = "first_verdict"   // a model has had no first verdict yet
 	CodeNoLive   = "no_live_version" // a model has no version that answers
+	CodeJournal  = "journal"         // what happens is not remembered over a restart
 	CodeBasePath = "base_path"       // a base path is missing, unreadable or holds something else
 	CodeRefused  = "version_refused" // a version was refused, whatever serves goes on
 	CodeWatch    = "watch"           // changes are found by polling alone
 	CodeLabels   = "labels_held"     // labels whose versions are not available
+	CodeGPU      = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU
 )
 
 // Condition is one thing that is so at the moment. Code and Model identify it.
