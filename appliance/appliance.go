@@ -9,12 +9,12 @@ package appliance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -186,26 +186,47 @@ func (d *doors) open(cfg *config.Config) (err error) {
 		}
 	}()
 	for _, o := range []struct {
-		l             *net.Listener
-		network, addr string
-	}{{&d.grpc, "tcp", cfg.Listen.GRPC}, {&d.http, "tcp", cfg.Listen.HTTP}} {
+		l         *net.Listener
+		key, addr string
+	}{{&d.grpc, "listen.grpc", cfg.Listen.GRPC}, {&d.http, "listen.http", cfg.Listen.HTTP}} {
 		if o.addr == "" {
 			continue
 		}
-		if *o.l, err = net.Listen(o.network, o.addr); err != nil {
-			return fmt.Errorf("%w; stop what uses it, or choose another address", err)
+		if *o.l, err = net.Listen("tcp", o.addr); err != nil {
+			return refusedDoor(cfg, o.key, o.addr, err)
 		}
 		if n := cfg.Limits.MaxConnections; n > 0 {
 			*o.l = netutil.LimitListener(*o.l, n)
 		}
 	}
-	if cfg.Listen.GRPCSocket != "" {
-		if d.grpcSocket, err = control.Listen(cfg.Listen.GRPCSocket); err != nil {
-			return err
+	if path := cfg.Listen.GRPCSocket; path != "" {
+		if d.grpcSocket, err = control.Listen(path); err != nil {
+			return refusedDoor(cfg, "listen.grpc_socket", path, err)
 		}
 	}
-	d.control, err = control.Listen(cfg.ControlSocket())
-	return err
+	path := cfg.ControlSocket()
+	if d.control, err = control.Listen(path); err != nil {
+		return refusedDoor(cfg, "listen.control", path, err)
+	}
+	return nil
+}
+
+// refusedDoor says in one sentence, with the key and where it was set, why a door cannot be opened.
+func refusedDoor(cfg *config.Config, key, address string, err error) error {
+	var sys syscall.Errno
+	switch {
+	case errors.Is(err, control.ErrAnswered):
+		return cfg.Fault(key, "an inferd answers on %s already; stop that one, or give this one another %s", address, key)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return cfg.Fault(key, "%s is in use; stop what uses it, or choose another address", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return cfg.Fault(key, "%s is no address of this machine", address)
+	case !errors.As(err, &sys):
+		return cfg.Fault(key, "%v", err)
+	case sys == syscall.EACCES:
+		return cfg.Fault(key, "this user may not open %s; ports below 1024 need CAP_NET_BIND_SERVICE, a socket a directory that may be written", address)
+	}
+	return cfg.Fault(key, "%s cannot be opened: %v", address, sys)
 }
 
 func (d *doors) all() (open []net.Listener) {

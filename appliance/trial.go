@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
@@ -58,11 +59,22 @@ func (t *Trial) candidate(dir string) (updater.Candidate, error) {
 	if err != nil {
 		return updater.Candidate{}, err
 	}
-	m, _ := t.load.cfg.Model("trial")
-	return updater.Candidate{Model: updater.Model{Name: "trial", Settings: m}, Number: 1, Dir: dir, Info: info, Attempt: 1}, nil
+	base := filepath.Dir(dir)
+	m, _ := t.load.cfg.Model(filepath.Base(base))
+	for i := range t.load.cfg.Models {
+		if t.load.cfg.Models[i].BasePath == base {
+			m = t.load.cfg.Models[i]
+		}
+	}
+	number, ok := parseVersion(filepath.Base(dir))
+	if !ok {
+		number = 1
+	}
+	return updater.Candidate{Model: updater.Model{Name: m.Name, Settings: m}, Number: number, Dir: dir, Info: info, Attempt: 1}, nil
 }
 
-// Open loads and proves the version folder dir and returns it as the catalog would get it. The caller closes the servable before the Trial.
+// Open loads and proves the version folder dir, with the settings of the model whose base path it lies in, and returns it as the catalog
+// would get it. The caller closes the servable before the Trial.
 func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *inference.Version, updater.Proof, error) {
 	c, err := t.candidate(dir)
 	if err != nil {
@@ -78,7 +90,7 @@ func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *infe
 		_ = r.Close()
 		return nil, nil, proof, fmt.Errorf("made-up run: %w", err)
 	}
-	v := &inference.Version{Model: "trial", Number: 1, Dir: dir, Signatures: info.Signatures, Defs: info.Defs, Unproven: proof.Unproven}
+	v := &inference.Version{Model: c.Model.Name, Number: c.Number, Dir: dir, Signatures: info.Signatures, Defs: info.Defs, Unproven: proof.Unproven}
 	return t.load.serve(v, r, c, proof), v, proof, nil
 }
 
@@ -96,17 +108,4 @@ func (t *Trial) Workers() (all []worker.Stats) {
 func (t *Trial) Close() {
 	t.stop()
 	<-t.done
-}
-
-// try opens one version and says how it went, after what is known already.
-func (t *Trial) try(ctx context.Context, dir string, info *savedmodel.Info, known string) (ok bool, message string) {
-	s, _, proof, err := t.Open(ctx, dir)
-	if err != nil {
-		return false, known + ", but: " + err.Error()
-	}
-	_ = s.Close() // the process ends either way
-	if proof.Unproven != "" {
-		return true, known + "; it loads; unproven: " + proof.Unproven
-	}
-	return true, fmt.Sprintf("%s; it loads and its %d signatures were tried", known, len(info.Signatures))
 }
