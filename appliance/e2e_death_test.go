@@ -138,7 +138,7 @@ func refusedAsSuspect(err error, how string) bool {
 // meanwhile the model's other callers are answered.
 func TestRunThatNeverEnds(t *testing.T) {
 	s := serve(t, func(cfg *config.Config) {
-		for name, timeout := range map[string]time.Duration{"patient": 10 * time.Minute, "strict": 300 * time.Millisecond} {
+		for name, timeout := range map[string]time.Duration{"patient": 10 * time.Minute, "strict": 2 * time.Second} {
 			m := listed(cfg, name)
 			m.RunTimeout, m.Callers = timeout, 3
 			cfg.Models = append(cfg.Models, m)

@@ -93,7 +93,7 @@ func TestCounterCountsOnce(t *testing.T) {
 func TestWritesAreNotRepeated(t *testing.T) {
 	s := serve(t, func(cfg *config.Config) {
 		m := listed(cfg, "dequeues")
-		m.RunTimeout = 300 * time.Millisecond
+		m.RunTimeout = 2 * time.Second // a good run on a busy machine takes less
 		cfg.Models = []config.Model{m}
 	})
 	s.publish("dequeues", 1, modeltest.Dequeues())

@@ -241,7 +241,7 @@ func TestKillUnderLoad(t *testing.T) {
 
 func TestRunTimeout(t *testing.T) {
 	h := startHost(t, true)
-	m := open(t, h, fakeLoad("a"), Options{RunTimeout: 100 * time.Millisecond})
+	m := open(t, h, fakeLoad("a"), Options{RunTimeout: time.Second})
 	echo(t, m, 1)
 	_, err := m.Run(t.Context(), runOf("spin", floatTensor(1)))
 	if e := inference.AsError(err); !errors.Is(err, inference.ErrRunTimeout) || e.Code != inference.DeadlineExceeded || !strings.Contains(e.Msg, "run_timeout") {
