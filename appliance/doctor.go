@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"runtime"
@@ -109,37 +108,32 @@ func notable(has []string) (flags []string) {
 }
 
 func (d *doctor) gpu(ctx context.Context) {
-	nodes, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is well-formed
-	if len(nodes) == 0 {
-		d.say(FindingOK, "gpu", "none: models run on the CPU")
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // a driver in trouble lets it hang
-	defer cancel()
-	answer, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu="+device.Query, "--format=csv,noheader,nounits").Output()
-	for _, f := range gpuFindings(nodes, string(answer), err) {
+	found, err := newGPUs(d.cfg.Runtime, nil, nil).driver.GPUs(ctx)
+	hidden, _ := os.LookupEnv("CUDA_VISIBLE_DEVICES")
+	for _, f := range gpuFindings(d.cfg.Runtime.GPU, found, hidden, err) {
 		d.report.put(f)
 	}
 }
 
-// gpuFindings are about the device nodes and nvidia-smi's answer.
-func gpuFindings(nodes []string, answer string, err error) (found []Finding) {
-	gpus, parseErr := device.ParseSMI(answer)
-	if err == nil {
-		err = parseErr
+// gpuFindings are about the devices that workers would see, and about where a small model would go.
+func gpuFindings(cfg config.GPU, gpus []device.GPU, hidden string, err error) (found []Finding) {
+	say := func(severity, format string, args ...any) {
+		found = append(found, Finding{Severity: severity, Subject: "gpu", Message: fmt.Sprintf(format, args...)})
 	}
-	if err != nil {
-		return []Finding{{Severity: FindingWarning, Subject: "gpu", Message: fmt.Sprintf("%s, but nvidia-smi does not tell about them: %v", strings.Join(nodes, " "), err)}}
+	if err == nil && len(gpus) == 0 {
+		if hidden != "" {
+			say(FindingOK, "none that CUDA_VISIBLE_DEVICES=%s shows: models run on the CPU", hidden)
+		} else {
+			say(FindingOK, "none: models run on the CPU")
+		}
+		return found
 	}
 	for _, g := range gpus {
-		m := fmt.Sprintf("%d: %s, %.1f GiB, %.1f GiB free", g.Index, g.Name, float64(g.TotalBytes)/(1<<30), float64(g.FreeBytes)/(1<<30))
-		if g.Capability != "" {
-			m += ", compute capability " + g.Capability
-		}
-		found = append(found, Finding{Severity: FindingOK, Subject: "gpu", Message: m})
+		say(FindingOK, "%v", g)
 	}
-	if len(gpus) != len(nodes) {
-		found = append(found, Finding{Severity: FindingWarning, Subject: "gpu", Message: fmt.Sprintf("nvidia-smi tells about %d devices, and there are %s", len(gpus), strings.Join(nodes, " "))})
+	p := device.Place(device.Request{NeedBytes: device.Need(0, 0), Growth: true, Fraction: cfg.MemoryFraction, Named: device.Ordinals(cfg.VisibleDevices)}, gpus, nil, err)
+	if p.Fallback {
+		say(FindingWarning, "models run on the CPU all the same: %s", p.Reason)
 	}
 	return found
 }

@@ -234,3 +234,31 @@ func TestRuntimeWithoutCUDA(t *testing.T) {
 		t.Errorf("%d lines", n)
 	}
 }
+
+func TestDoctorOnGPUs(t *testing.T) {
+	for _, c := range []struct {
+		name, answer, hidden string
+		cfg                  config.GPU
+		err                  error
+		want                 []string
+	}{
+		{"none", "", "", config.GPU{}, nil, []string{"ok: none: models run on the CPU"}},
+		{"hidden", "", "-1", config.GPU{}, nil, []string{"ok: none that CUDA_VISIBLE_DEVICES=-1 shows"}},
+		{"two", twoGPUs, "", config.GPU{}, nil, []string{"ok: GPU 0: Tesla T4, 15.0 GiB, 14.7 GiB free, compute capability 7.5", "ok: GPU 1: NVIDIA L4"}},
+		{"no driver", "", "", config.GPU{}, errors.New("nvidia-smi: exit status 9"), []string{"warning: models run on the CPU all the same: the GPU driver does not answer: nvidia-smi: exit status 9"}},
+		{"full", "0, GPU-1, Tesla T4, 15360, 200, 7.5, [N/A]", "", config.GPU{}, nil, []string{"ok: GPU 0", "warning: models run on the CPU all the same: GPU 0 (Tesla T4) has room for 0 MiB"}},
+		{"another is named", oneGPU, "", config.GPU{VisibleDevices: "3"}, nil, []string{"ok: GPU 0", "warning: models run on the CPU all the same: there is no GPU 3"}},
+	} {
+		gpus, err := device.ParseSMI(c.answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range gpuFindings(c.cfg, device.Visible(gpus, "", false), c.hidden, c.err) {
+			got = append(got, f.Severity+": "+f.Message)
+		}
+		if !slices.EqualFunc(got, c.want, strings.Contains) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
