@@ -72,8 +72,8 @@ func (m *metrics) request(o api.Observation) {
 		version = strconv.FormatInt(o.Version, 10)
 	}
 	if o.Version == 0 {
-		// The name came from outside and named nothing: it must not become a label of its own.
-		o.Model, o.Signature = "", ""
+		// Nothing was acquired, so the signature's name came from outside: it must not become a label. api.Service sees to the model's.
+		o.Signature = ""
 	}
 	code := o.Code.String()
 	if o.Method != "predict" {

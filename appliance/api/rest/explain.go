@@ -16,6 +16,8 @@ type explainer struct {
 
 	// Set by prologue: offsets of the values of the first members of these names, -1 when there is none.
 	signature, instances, inputs int
+
+	found *inference.Signature // set by explain: what the request is for, nil when it names nothing
 }
 
 func invalid(format string, args ...any) *inference.Error {
@@ -78,6 +80,7 @@ func (e *explainer) explain(v *inference.Version) *inference.Error {
 		}
 		return inference.Errorf(inference.InvalidArgument, inference.ReasonModel, "Serving signature name: \"%s\" not found in signature def", name)
 	}
+	e.found = sig
 	if len(sig.Inputs) == 0 {
 		if name == "" {
 			name = "DEFAULT"

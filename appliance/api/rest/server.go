@@ -231,7 +231,11 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	v := handle.Version()
 	o.Version = v.Number
 	if !s.dec.decode(s.body, v) {
-		return why.explain(v)
+		bad := why.explain(v)
+		if why.found != nil {
+			o.Signature = why.found.Key
+		}
+		return bad
 	}
 	sig := s.dec.sig
 	o.Signature = sig.Key
