@@ -1,4 +1,4 @@
-// vet.go: what is held against a version before it is loaded, beside its signatures: what its links and its graph reach.
+// vet.go: what is held against a version before it is loaded, beside its signatures: what its links and its graph reach, and who vouches for it.
 package appliance
 
 import (
@@ -12,12 +12,25 @@ func vet(m updater.Model, dir string, info *savedmodel.Info) error {
 	return vetVersion(settings(updater.Candidate{Model: m}), dir, info)
 }
 
-// vetVersion says why a version must not be loaded under these settings; nil when it may. It reads the version's files.
+// vetVersion says why a version must not be loaded under these settings; nil when it may. It reads the version's files, all of them
+// where it has a manifest.
 func vetVersion(m config.Model, dir string, info *savedmodel.Info) error {
 	if err := savedmodel.CheckPaths(dir); err != nil {
 		return err
 	}
-	if m.DenyOps {
+	trust := savedmodel.Trust{Require: m.RequireSignature}
+	for _, s := range m.SignatureKeys {
+		key, err := config.ParseKey(s)
+		if err != nil {
+			return err
+		}
+		trust.Keys = append(trust.Keys, key)
+	}
+	signed, err := savedmodel.CheckManifest(dir, trust)
+	if err != nil {
+		return err
+	}
+	if m.DenyOps && !signed {
 		return savedmodel.DenyOps(info, m.AllowOps)
 	}
 	return nil

@@ -77,3 +77,58 @@ func TestVetPaths(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestVetSigned: what `inferd sign` has signed with a key of `inferd keygen` passes, with ops that reach out too; anything else is refused
+// where a signature is required, and so is what was changed after it.
+func TestVetSigned(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	public, err := Keygen(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+		t.Fatalf("%v %v", st, err)
+	}
+	if _, err := Keygen(file); err == nil {
+		t.Error("a key was overwritten")
+	}
+	dir := modeltest.WriteVersion(t, filepath.Join(t.TempDir(), "m"), 1, readsFile())
+	m := config.Model{ModelOptions: config.Default().Defaults}
+	m.SignatureKeys, m.RequireSignature = []string{public}, true
+	refused := func(what, want string) {
+		t.Helper()
+		if err := vetted(t, dir, m); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+		}
+	}
+	refused("not signed", "it has no MANIFEST ")
+	for range 2 { // again over what is there
+		if s, err := Sign(dir, file); err != nil || s.Files != 3 || s.Key != public {
+			t.Fatalf("%+v %v", s, err)
+		}
+	}
+	if err := vetted(t, dir, m); err != nil {
+		t.Errorf("signed: %v", err)
+	}
+	if entries, _ := filepath.Glob(filepath.Join(dir, ".inferd-*")); len(entries) > 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+	m.SignatureKeys, m.RequireSignature = nil, false
+	refused("nobody is trusted, so nothing counts as signed", outerLine)
+	other, err := Keygen(filepath.Join(t.TempDir(), "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SignatureKeys = []string{other}
+	refused("another key is trusted", "none of the 1 signature_keys")
+	m.SignatureKeys = []string{other, public}
+	if err := os.WriteFile(filepath.Join(dir, "variables", "variables.index"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := vetVersion(m, dir, new(savedmodel.Info)); err == nil || !strings.Contains(err.Error(), "variables/variables.index has the SHA-256") {
+		t.Errorf("changed: %v", err)
+	}
+	if _, err := Sign(dir, filepath.Join(dir, "saved_model.pb")); err == nil || !strings.Contains(err.Error(), "holds no key") {
+		t.Errorf("signed with a model: %v", err)
+	}
+}

@@ -57,17 +57,19 @@ type Model struct {
 
 // ModelOptions are the settings that the defaults section and a listed model share.
 type ModelOptions struct {
-	VersionPolicy   VersionPolicy `yaml:"version_policy" doc:"Which versions are served: {latest: N}, {all: {}} or {specific: [1, 2]}."`
-	DefaultDeadline time.Duration `yaml:"default_deadline" doc:"Deadline of a request that brings none."`
-	RunTimeout      time.Duration `yaml:"run_timeout" doc:"A run of the graph that takes longer ends its worker, which is replaced: TensorFlow cannot be interrupted."`
-	StrictShapes    bool          `yaml:"strict_shapes" doc:"Refuse an input whose shape disagrees with the signature. Off: such a request runs alone and the graph decides, as in TensorFlow Serving."`
-	Tags            []string      `yaml:"tags" doc:"Tags of the graph to load out of the SavedModel."`
-	IntraOpThreads  int           `yaml:"intra_op_threads" doc:"Threads inside one operation. 0: chosen for the machine."`
-	InterOpThreads  int           `yaml:"inter_op_threads" doc:"Threads across operations. 0: the graph runs in the calling thread."`
-	Callers         int           `yaml:"callers" doc:"Runs of the graph at the same time. 0: one for each core."`
-	DenyOps         bool          `yaml:"deny_ops" doc:"Refuse a version whose graph has operations that, when it is loaded or run, touch files, the network or code outside the graph (ReadFile, WriteFile, PyFunc, a Save outside the saver and the like; \"inferd check\" names them)."`
-	AllowOps        []string      `yaml:"allow_ops" doc:"Operations that deny_ops lets pass, by name."`
-	Batching        Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
+	VersionPolicy    VersionPolicy `yaml:"version_policy" doc:"Which versions are served: {latest: N}, {all: {}} or {specific: [1, 2]}."`
+	DefaultDeadline  time.Duration `yaml:"default_deadline" doc:"Deadline of a request that brings none."`
+	RunTimeout       time.Duration `yaml:"run_timeout" doc:"A run of the graph that takes longer ends its worker, which is replaced: TensorFlow cannot be interrupted."`
+	StrictShapes     bool          `yaml:"strict_shapes" doc:"Refuse an input whose shape disagrees with the signature. Off: such a request runs alone and the graph decides, as in TensorFlow Serving."`
+	Tags             []string      `yaml:"tags" doc:"Tags of the graph to load out of the SavedModel."`
+	IntraOpThreads   int           `yaml:"intra_op_threads" doc:"Threads inside one operation. 0: chosen for the machine."`
+	InterOpThreads   int           `yaml:"inter_op_threads" doc:"Threads across operations. 0: the graph runs in the calling thread."`
+	Callers          int           `yaml:"callers" doc:"Runs of the graph at the same time. 0: one for each core."`
+	DenyOps          bool          `yaml:"deny_ops" doc:"Refuse a version whose graph has operations that, when it is loaded or run, touch files, the network or code outside the graph (ReadFile, WriteFile, PyFunc, a Save outside the saver and the like; \"inferd check\" names them)."`
+	AllowOps         []string      `yaml:"allow_ops" doc:"Operations that deny_ops lets pass, by name."`
+	SignatureKeys    []string      `yaml:"signature_keys" doc:"Public keys, as \"inferd keygen\" prints them, whose signature over a version's MANIFEST (MANIFEST.sig, written by \"inferd sign\") counts. What one of them has signed may have operations that deny_ops refuses; a signature of anybody else is refused."`
+	RequireSignature bool          `yaml:"require_signature" doc:"Refuse a version that none of signature_keys has signed."`
+	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 
 // VersionPolicy chooses versions. Exactly one field is set.

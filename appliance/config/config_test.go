@@ -51,7 +51,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	}
 	want := Default()
 	want.Defaults.Batching.AllowedBatchSizes = []int64{} // written out as []
-	want.Defaults.AllowOps = []string{}
+	want.Defaults.AllowOps, want.Defaults.SignatureKeys = []string{}, []string{}
 	if got := mustParse(t, commented.ReplaceAll(sample, []byte("$1"))); !reflect.DeepEqual(got, want) {
 		t.Errorf("a key in the sample is not at its default:\n%s", got.YAML())
 	}

@@ -182,6 +182,14 @@ func (c *checker) options(at string, o *ModelOptions) {
 			c.addf(fmt.Sprintf("%s.tags[%d]", at, i), "%q is empty or given twice", shorten(tag))
 		}
 	}
+	for i, key := range o.SignatureKeys {
+		if _, err := ParseKey(key); err != nil {
+			c.addf(fmt.Sprintf("%s.signature_keys[%d]", at, i), "%v", err)
+		}
+	}
+	if o.RequireSignature && len(o.SignatureKeys) == 0 {
+		c.addf(at+".require_signature", "no version could ever be served, because signature_keys is empty; write the public keys that count")
+	}
 	for i, op := range o.AllowOps {
 		if op == "" || slices.Contains(o.AllowOps[:i], op) || strings.ContainsFunc(op, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 			c.addf(fmt.Sprintf("%s.allow_ops[%d]", at, i), "%q is no operation's name, or is given twice", shorten(op))
