@@ -56,6 +56,7 @@ type Appliance struct {
 	service *api.Service
 	metrics *metrics
 	load    *loader
+	journal *stateJournal
 	updater *updater.Controller
 	health  *health.Tracker
 	news    *news // of the models' and the workers' states, once health knows them
@@ -89,7 +90,9 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
 		Env:       gpuEnv, Log: opts.Log, Stderr: a.workerLine,
 	})
+	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
+		Journal: a.journal, Build: opts.Version + " " + a.load.library,
 		ModelsDir: cfg.ModelsDir, Models: a.models(),
 		Discovered: func(m *updater.Model) {
 			c, _ := cfg.Model(m.Name)
@@ -149,6 +152,14 @@ func (a *Appliance) workerLine(model string, version int64, line string) {
 
 // Run opens the doors and serves until ctx ends, then drains and returns nil. Any other end is an error.
 func (a *Appliance) Run(ctx context.Context) error {
+	if err := a.journal.open(a.cfg.StateDir, a.log); err != nil {
+		return err
+	}
+	defer func() {
+		if err := a.journal.close(); err != nil {
+			a.log.Warn("state file was not closed cleanly", "err", err)
+		}
+	}()
 	if err := a.doors.open(a.cfg); err != nil {
 		return err
 	}

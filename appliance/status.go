@@ -25,6 +25,7 @@ func (a *Appliance) watchHealth(ctx context.Context) error {
 	for {
 		s, changed := a.updater.Watch()
 		a.health.SetModels(s.Scanned, healthModels(s))
+		a.health.Replace([]string{health.CodeJournal}, a.journal.conditions(s.Journal))
 		a.health.Replace([]string{health.CodeBasePath, health.CodeRefused, health.CodeWatch, health.CodeLabels}, conditions(s))
 		a.news.tell() // only now, so that whoever is woken does not read the state before
 		select {

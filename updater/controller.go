@@ -3,6 +3,7 @@ package updater
 
 import (
 	"context"
+	"os"
 	"sync"
 
 	"github.com/inferd/inferd/inference"
@@ -19,6 +20,8 @@ type Controller struct {
 	look   func(base string) look
 	lookAt func(dir string) rootLook
 	print  func(dir string) (Print, error)
+	sync   func(f *os.File) error
+	hook   func(step string) // tests end the process at named steps of an update
 
 	mu  sync.Mutex
 	ask ask       // guarded by mu
@@ -45,6 +48,7 @@ func New(catalog *inference.Catalog, opts Options) (*Controller, error) {
 		p, _, err := printOf(dir)
 		return p, err
 	}
+	c.sync, c.hook = fsync, func(string) {}
 	c.pub = published{models: make(map[string]ModelStatus), changed: make(chan struct{})}
 	return c, nil
 }

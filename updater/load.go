@@ -20,6 +20,8 @@ type checked struct {
 	info    *savedmodel.Info
 	broken  error // not whole (yet)
 	refused error // whole, but not what the configuration asserts
+	differs error // not the bytes that were good
+	tree    *tree // of the folder, when it was compared and is the same
 }
 
 // startCheck reads the SavedModel on a goroutine of its own, in a look's slot: it waits for the same disk.
@@ -28,10 +30,21 @@ func (l *loop) startCheck(m *model, v *version) {
 	l.set(m, v, StateValidating, "")
 	digest, want, config := v.sight.Print.Digest, m.Assert, m.clone()
 	final := v.sight.quiet(m.lookedAt) >= l.o.StallTime
+	var known *tree
+	if g := m.rec.good(v.number); g != nil && g.Dir == v.dir {
+		known = &g.Tree
+	}
 	var j *job
 	j = l.looks.add(func() {
 		go func() {
 			var c checked
+			if known != nil {
+				if t, err := treeOf(l.ctx, v.dir, nil); err != nil {
+					c.differs = err
+				} else if c.differs = known.difference(t); c.differs == nil {
+					c.tree = &t
+				}
+			}
 			c.info, c.broken = l.o.Read(v.dir)
 			switch {
 			case c.broken != nil && !errors.Is(c.broken, savedmodel.ErrIncomplete) && !hopeless(c.broken):
@@ -64,6 +77,9 @@ func (l *loop) checked(m *model, v *version, c checked, digest string, final boo
 		}
 	case v.sight.Print.Digest != digest:
 		l.reset(m, v, "its files are still changing")
+	case c.differs != nil:
+		l.refuse(m, v, inference.FailedPrecondition, fmt.Sprintf("its files are not those that served before: %v; restore them, or take them as they are with `inferd models retry %s %d`",
+			c.differs, m.Name, v.number))
 	case c.broken != nil && (final || hopeless(c.broken)):
 		l.refuse(m, v, codeOr(c.broken, inference.FailedPrecondition), message(c.broken))
 	case c.broken != nil:
@@ -76,7 +92,7 @@ func (l *loop) checked(m *model, v *version, c checked, digest string, final boo
 	case c.refused != nil:
 		l.refuse(m, v, inference.FailedPrecondition, message(c.refused))
 	default:
-		v.tried, v.incomplete, v.info = digest, "", c.info
+		v.tried, v.incomplete, v.info, v.tree = digest, "", c.info, c.tree
 		l.set(m, v, StateSeen, "waiting for its turn")
 	}
 	l.tend(m, now)
@@ -126,8 +142,11 @@ func (l *loop) startLoad(m *model, v *version) {
 		l.jobs++
 		l.set(m, v, StateLoading, "")
 		l.publish(m)
+		written := l.beginTrying(m, v)
 		l.log.Info("version loads", "model", m.Name, "version", v.number, "path", v.dir, "attempt", v.attempts)
 		go func() {
+			<-written // a load that ends inferd is known of at the next start
+			l.c.hook("trying")
 			out := l.c.load(ctx, cand, digest, func() {
 				l.post(func() {
 					if m.loading == v {
@@ -210,11 +229,14 @@ func (c *Controller) same(dir, digest string) bool {
 // loaded publishes, refuses, or tries again.
 func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out outcome, cancelled bool) {
 	now := time.Now()
+	m.rec.Trying = nil
+	l.c.hook("loaded")
 	switch {
 	case cancelled || l.stopping || m.gone || !v.present:
 		if out.runner != nil {
 			l.closeRunner(m, v, out.runner)
 		}
+		l.note(m, "stopped", v.number, "the load was called off")
 		v.attempts = max(0, v.attempts-1)
 		l.set(m, v, StateSeen, "")
 		if !v.present && !l.stopping {
@@ -230,6 +252,7 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		v.retryAt = now.Add(wait)
 		reason := fmt.Sprintf("load %d of at most %d failed: %s; tried again in %v", v.attempts, l.o.Retries+1, message(out.err), wait)
 		l.set(m, v, StateLoading, reason)
+		l.note(m, "failed", v.number, reason)
 		v.state = StateSeen // not by set: the public state stays LOADING, as TensorFlow Serving's does between retries
 		l.log.Warn("version did not load: it is tried again", "model", m.Name, "version", v.number, "err", out.err, "wait", wait.String(), "instead", m.servingText())
 	case out.err != nil:
@@ -264,6 +287,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	servable := l.o.Serve(public, out.runner, cand, out.proof)
 	v.loaded, v.took, v.proof = digest, out.took, out.proof
 	v.incomplete, v.info, v.changed = "", nil, false
+	v.sealed, v.torn, v.unsealed, v.sealAt = l.o.Journal == nil || v.tree != nil, false, false, time.Time{}
 	old := m.serving(v.number)
 	if old == nil {
 		l.c.catalog.Publish(public, servable)
@@ -273,6 +297,8 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		l.drain(m, old, s, drained)
 	}
 	l.set(m, v, StateLive, out.proof.Unproven)
+	l.noteLive(m, "published", v.number, out.proof.Unproven)
+	l.c.hook("published")
 	l.log.Info("version live", "model", m.Name, "version", v.number, "took", out.took.String(), "bytes", v.sight.Print.Bytes)
 	if out.proof.Unproven != "" {
 		l.log.Warn("version is live without proof", "model", m.Name, "version", v.number, "err", out.proof.Unproven)

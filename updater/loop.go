@@ -34,11 +34,13 @@ type loop struct {
 	force  chan struct{} // closed when draining has lasted long enough
 	jobs   int           // loads and drains under way
 
-	models map[string]*model
-	root   *rootDir // nil without a models directory
-	asleep sleepers
-	looks  slots
-	loads  slots
+	models  map[string]*model
+	records map[string]*record // by model, also of those that are not there now
+	scribe  *scribe
+	root    *rootDir // nil without a models directory
+	asleep  sleepers
+	looks   slots
+	loads   slots
 
 	watcher  *watcher // nil when there is none
 	watching error    // why not everything is watched
@@ -47,7 +49,9 @@ type loop struct {
 
 func newLoop(c *Controller) *loop {
 	return &loop{
-		c: c, o: c.opts, log: c.opts.Log,
+		records: make(map[string]*record),
+		scribe:  newScribe(c.opts.Journal, c.opts.Log, func(text string) { c.publish(func(p *published) { p.journal = text }) }),
+		c:       c, o: c.opts, log: c.opts.Log,
 		events: make(chan func()), gone: make(chan struct{}), force: make(chan struct{}),
 		models: make(map[string]*model),
 		looks:  slots{limit: lookers, patience: lookPatience}, loads: slots{limit: c.opts.Loaders, patience: loadPatience},
@@ -62,6 +66,9 @@ func (l *loop) run(ctx context.Context) {
 	watchCtx, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer watching.Wait()
 	defer stopWatch()
+	l.recall()
+	watching.Go(l.scribe.run)
+	defer close(l.scribe.end)
 	defer close(l.gone)
 
 	var news <-chan struct{}
@@ -225,6 +232,7 @@ func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 	if !reflect.DeepEqual(before, config) {
 		for _, v := range m.versions {
 			if v.state == StateQuarantined {
+				l.forgive(m, v, "the configuration changed")
 				l.reset(m, v, "tried again with the new configuration")
 			}
 		}
@@ -242,6 +250,7 @@ func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 func (l *loop) add(config Model) *model {
 	m := &model{Model: config, versions: make(map[string]*version), dirty: true}
 	m.wake.do = func(now time.Time) { l.tend(m, now) }
+	l.remembered(m)
 	l.models[config.Name] = m
 	l.c.catalog.Add(config.Name)
 	return m
@@ -307,6 +316,8 @@ func (l *loop) publish(m *model) {
 // forget drops a model for good.
 func (l *loop) forget(m *model) {
 	delete(l.models, m.Name)
+	m.rec.Live, m.rec.Good, m.rec.Trying = nil, nil, nil
+	l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: "forgotten", Reason: m.problem})
 	l.c.catalog.Remove(m.Name)
 	if l.watcher != nil {
 		l.watcher.set(m.Name, nil)

@@ -47,6 +47,10 @@ type model struct {
 	checking *version
 	loading  *version
 	cancel   func() // ends the load, begun or queued
+
+	rec      *record
+	stranger bool           // nothing was remembered of it
+	first    map[int64]bool // what served when inferd ended and does not serve again yet
 }
 
 // version is owned by the loop.
@@ -70,7 +74,12 @@ type version struct {
 	loaded  string // the digest that was loaded
 	changed bool   // reported as changed in place
 	took    time.Duration
-	proof   Proof
+	tree    *tree // what it was found to hold when it was checked, where that was compared
+	// sealed: its files are on disk and it is journalled as good. sealing: that is under way. torn: they are no longer what was loaded.
+	// unsealed: it has been said that it cannot be
+	sealed, sealing, torn, unsealed bool
+	sealAt                          time.Time // of the next try
+	proof                           Proof
 }
 
 // ordered is every version, highest number first, the live one first where two folders have one number.
@@ -118,6 +127,9 @@ func (m *model) servingText() string {
 func (v *version) phase(m *model, o *Options, now time.Time) phase {
 	switch v.state {
 	case StateLive:
+		if !v.sealed {
+			return phaseProving
+		}
 		return phaseLive
 	case StateDraining:
 		return phaseLeaving
@@ -128,6 +140,7 @@ func (v *version) phase(m *model, o *Options, now time.Time) phase {
 	}
 	digest := v.sight.Print.Digest
 	settled, _ := v.sight.settled(m.lookedAt, o.SettleTime)
+	settled = settled || m.trusted(v)
 	switch {
 	case v.retryAt.After(now), !settled:
 		return phaseUnsettled
@@ -213,6 +226,9 @@ func (l *loop) nextOf(m *model, now time.Time) time.Time {
 	for _, v := range m.versions {
 		if v.retryAt.After(now) && v.retryAt.Before(next) {
 			next = v.retryAt
+		}
+		if v.state == StateLive && v.sealAt.After(now) && v.sealAt.Before(next) {
+			next = v.sealAt
 		}
 	}
 	return next
@@ -308,7 +324,8 @@ func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 			f.Print.Digest = "error: " + f.Err.Error()
 		}
 		v := m.versions[f.Dir]
-		if v == nil {
+		unknown := v == nil
+		if unknown {
 			v = &version{number: f.Number, dir: f.Dir}
 			m.versions[f.Dir] = v
 			l.set(m, v, StateSeen, "")
@@ -318,6 +335,9 @@ func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 		v.sight = see(v.sight, f.Print, m.lookedAt, first)
 		if before != "" && before != v.sight.Print.Digest {
 			l.filesChanged(m, v)
+		}
+		if unknown {
+			l.arrived(m, v, first)
 		}
 		if settled, _ := v.sight.settled(m.lookedAt, l.o.SettleTime); settled && v.state == StateLive && !v.changed && v.loaded != v.sight.Print.Digest {
 			v.changed, m.dirty = true, true
@@ -345,8 +365,10 @@ func (l *loop) filesChanged(m *model, v *version) {
 	switch v.state {
 	case StateQuarantined:
 		l.log.Info("version's files changed: it is tried again", "model", m.Name, "version", v.number)
+		l.forgive(m, v, "its files changed")
 		l.reset(m, v, "its files changed")
 	case StateSeen, StateSettling, StateRetired:
+		l.release(m, v)
 		l.reset(m, v, "its files are still changing")
 	}
 }
@@ -360,9 +382,14 @@ func (l *loop) reset(m *model, v *version, why string) {
 
 // step plans and acts.
 func (l *loop) step(m *model, now time.Time) {
+	l.resolveFirst(m)
 	var all []standing
 	for _, v := range m.ordered() {
-		all = append(all, standing{Number: v.number, Dir: v.dir, Present: v.present, Phase: v.phase(m, &l.o, now)})
+		_, barred := m.barred(v)
+		all = append(all, standing{Number: v.number, Dir: v.dir, Present: v.present, Barred: barred, Phase: v.phase(m, &l.o, now)})
+		if v.state == StateLive && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
+			l.startSeal(m, v)
+		}
 	}
 	empty := !m.emptySince.IsZero() && m.base == baseThere && m.lookedAt.Sub(m.emptySince) >= l.o.EmptyGrace
 	a := plan(m.Policy, all, empty, false)
@@ -377,6 +404,9 @@ func (l *loop) step(m *model, now time.Time) {
 			l.set(m, v, StateSettling, "waiting for the rest: "+v.incomplete)
 		case s.Phase == phaseUnsettled:
 			l.set(m, v, StateSettling, "waiting until its files stop changing")
+		case s.Barred:
+			why, _ := m.barred(v)
+			l.set(m, v, StateSeen, why)
 		case !slices.Contains(a.Wanted, s.Dir):
 			l.set(m, v, StateSeen, "not wanted by the policy: "+m.Policy.String())
 		default:
@@ -415,7 +445,7 @@ func (m *model) decided(all []standing, o *Options, now time.Time) bool {
 	}
 	for _, s := range all {
 		v := m.versions[s.Dir]
-		if !s.Present || !eligible(m.Policy, s.Number) || s.Phase == phaseRefused {
+		if !s.Present || s.Barred || !eligible(m.Policy, s.Number) || s.Phase == phaseRefused {
 			continue
 		}
 		if s.Phase != phaseUnsettled || v.incomplete == "" || v.retryAt.After(now) {
@@ -462,6 +492,7 @@ func (l *loop) refuse(m *model, v *version, code inference.Code, reason string) 
 	v.code = code
 	l.set(m, v, StateQuarantined, fmt.Sprintf("model %s version %d refused: %s; %s; put right what is in %s and it is tried again, or publish a higher number",
 		m.Name, v.number, reason, m.servingText(), v.dir))
+	l.noteRefused(m, v)
 	l.log.Error("version refused", "model", m.Name, "version", v.number, "err", reason, "code", code.String(), "instead", m.servingText(), "path", v.dir)
 }
 
@@ -495,6 +526,7 @@ func (l *loop) retire(m *model, v *version, why string) {
 	}
 	l.log.Info("version retired", "model", m.Name, "version", v.number, "reason", why)
 	l.set(m, v, StateDraining, why)
+	l.noteLive(m, "retired", v.number, why)
 	l.applyLabels(m)
 	l.drain(m, v, servable, drained)
 }

@@ -109,6 +109,11 @@ type Options struct {
 	// Probe bounds the made-up run.
 	Probe ProbeOptions
 
+	// Journal keeps what must survive a restart; nil: nothing does, and no version's files are put on disk or summed up.
+	Journal Journal
+	// Build names this inferd and its runtime: a version that another one refused is tried again.
+	Build string
+
 	Log *slog.Logger // nil discards
 }
 

@@ -11,6 +11,7 @@ const (
 	phaseSettled                    // may be checked
 	phaseReady                      // checked; may be loaded
 	phaseBusy                       // being checked or loaded, or waiting for a retry
+	phaseProving                    // published, but its files are not yet known to be on disk
 	phaseLive                       // published
 	phaseLeaving                    // retired, still draining
 	phaseRefused                    // tried and found bad
@@ -21,6 +22,7 @@ type standing struct {
 	Number  int64
 	Dir     string // identifies it: two folders may carry one number, when the base path was changed
 	Present bool
+	Barred  bool // not wanted for now, whatever the policy says
 	Phase   phase
 }
 
@@ -64,7 +66,7 @@ func plan(p Policy, all []standing, empty, gone bool) actions {
 			if left == 0 {
 				break
 			}
-			if !s.Present || !eligible(p, s.Number) {
+			if !s.Present || s.Barred || !eligible(p, s.Number) {
 				continue
 			}
 			switch s.Phase {
@@ -76,7 +78,7 @@ func plan(p Policy, all []standing, empty, gone bool) actions {
 			case phaseReady:
 				a.Load = append(a.Load, s.Dir)
 				pending = true
-			case phaseBusy, phaseLeaving:
+			case phaseBusy, phaseLeaving, phaseProving:
 				pending = true
 			case phaseLive:
 				live++
@@ -89,7 +91,7 @@ func plan(p Policy, all []standing, empty, gone bool) actions {
 	counts := !p.All && len(p.Specific) == 0
 	may := empty || gone || (live > 0 && (!pending || !counts))
 	for _, s := range all {
-		if s.Phase == phaseLive && !wanted[s.Dir] && may {
+		if (s.Phase == phaseLive || s.Phase == phaseProving) && !wanted[s.Dir] && may {
 			a.Retire = append(a.Retire, s.Dir)
 		}
 	}

@@ -206,6 +206,7 @@ func printOf(dir string) (Print, []watched, error) {
 			return err
 		}
 		modified, changed, dev, ino := times(info)
+		// The device's number is no part of the digest: it is another after a restart on some file systems.
 		newest := modified
 		if changed.After(newest) {
 			newest = changed
@@ -224,7 +225,7 @@ func printOf(dir string) (Print, []watched, error) {
 		if !info.IsDir() {
 			p.Files++
 			p.Bytes += info.Size()
-			fmt.Fprintf(hash, "%q %d %d %d %d %o\n", rel, info.Size(), modified.UnixNano(), dev, ino, info.Mode())
+			fmt.Fprintf(hash, "%q %d %d %d %o\n", rel, info.Size(), modified.UnixNano(), ino, info.Mode())
 			return nil
 		}
 		watches = append(watches, watched{Path: path, ID: identity{dev, ino}})
@@ -233,7 +234,7 @@ func printOf(dir string) (Print, []watched, error) {
 			return err
 		}
 		// A folder's own time is no part of the digest: a reader that makes and removes a temporary file changes nothing for us.
-		fmt.Fprintf(hash, "%q dir %d %d %d %o\n", rel, dev, ino, len(entries), info.Mode())
+		fmt.Fprintf(hash, "%q dir %d %d %o\n", rel, ino, len(entries), info.Mode())
 		for _, e := range entries {
 			if err := walk(filepath.Join(path, e.Name()), rel+"/"+e.Name(), depth+1); err != nil {
 				return err

@@ -63,6 +63,8 @@ type Status struct {
 	Scanned bool
 	// Watch is why changes are found by polling alone, empty while they are watched.
 	Watch string
+	// Journal is why what happens is not remembered over a restart, empty when it is.
+	Journal string
 	// Problem is what is wrong with the models directory, empty when nothing is.
 	Problem string
 	Models  []ModelStatus // by name
@@ -128,12 +130,13 @@ type published struct {
 	scanned bool
 	watch   string
 	problem string
+	journal string
 	models  map[string]ModelStatus
 	changed chan struct{} // closed at the next change
 }
 
 func (p *published) status() Status {
-	s := Status{Scanned: p.scanned, Watch: p.watch, Problem: p.problem, Models: make([]ModelStatus, 0, len(p.models))}
+	s := Status{Scanned: p.scanned, Watch: p.watch, Problem: p.problem, Journal: p.journal, Models: make([]ModelStatus, 0, len(p.models))}
 	for _, name := range sortedKeys(p.models) {
 		s.Models = append(s.Models, p.models[name])
 	}

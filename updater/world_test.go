@@ -41,6 +41,7 @@ type world struct {
 	loads  map[string]int // by folder
 	during func(Candidate)
 	watch  func() (*watcher, error) // in place of inotify
+	tweak  func(c *Controller)      // before Run
 	open   int                      // runners that have not been closed
 	faults []string
 }
@@ -212,6 +213,9 @@ func start(t *testing.T, change func(w *world, o *Options), body func(t *testing
 		}
 		if w.watch != nil {
 			w.c.watch = w.watch
+		}
+		if w.tweak != nil {
+			w.tweak(w.c)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})

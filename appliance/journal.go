@@ -1,0 +1,101 @@
+// journal.go: the state file as the updater's journal.
+package appliance
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/inferd/inferd/appliance/health"
+	"github.com/inferd/inferd/storage"
+)
+
+// stateFile lies in state_dir.
+const stateFile = "state.db"
+
+// stateJournal is what the updater writes to. A state file that cannot be opened stops nothing: every method then says why.
+type stateJournal struct {
+	mu    sync.Mutex
+	db    *storage.DB // guarded by mu
+	state *storage.State
+	err   error // guarded by mu: why there is none
+}
+
+// open opens the state file. The only error is that another process has it.
+func (j *stateJournal) open(dir string, log *slog.Logger) error {
+	db, err := storage.Open(filepath.Join(dir, stateFile), storage.Options{Log: log})
+	if errors.Is(err, storage.ErrLocked) {
+		return fmt.Errorf("%w; is another inferd running? stop it, or give this one another state_dir", err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.err = fmt.Errorf("nothing is remembered over a restart: %w", err)
+		log.Error("no state file: nothing is remembered over a restart", "err", err)
+		return nil
+	}
+	j.db, j.state = db, db.State()
+	return nil
+}
+
+func (j *stateJournal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.db == nil {
+		return nil
+	}
+	return j.db.Close()
+}
+
+func (j *stateJournal) get() (*storage.State, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.state == nil && j.err == nil {
+		return nil, storage.ErrClosed
+	}
+	return j.state, j.err
+}
+
+// States implements updater.Journal.
+func (j *stateJournal) States() (map[string][]byte, error) {
+	s, err := j.get()
+	if err != nil {
+		return nil, err
+	}
+	return s.States()
+}
+
+// Record implements updater.Journal.
+func (j *stateJournal) Record(model string, state []byte, events ...[]byte) error {
+	s, err := j.get()
+	if err != nil {
+		return err
+	}
+	return s.Record(model, state, events...)
+}
+
+// History implements updater.Journal.
+func (j *stateJournal) History(model string, limit int) ([][]byte, error) {
+	s, err := j.get()
+	if err != nil {
+		return nil, err
+	}
+	return s.History(model, limit)
+}
+
+// conditions say what is wrong with the journal; problem is the updater's word.
+func (j *stateJournal) conditions(problem string) (out []health.Condition) {
+	if problem != "" {
+		out = append(out, health.Condition{Code: health.CodeJournal, Severity: health.Warning,
+			Message: "what happens is not remembered over a restart: " + problem + "; make room or put right state_dir"})
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.db != nil && j.db.Damaged() != "" && problem == "" {
+		out = append(out, health.Condition{Code: health.CodeJournal, Severity: health.Warning,
+			Message: "the state file was damaged and begun anew: refusals and history from before are lost; the old one is " + j.db.Damaged()})
+	}
+	return out
+}

@@ -1,0 +1,234 @@
+// remember.go: the loop's side of the journal: what it notes, and what a start makes of the notes.
+package updater
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"crypto/sha256"
+
+	"github.com/inferd/inferd/inference"
+)
+
+const sealRetry = 30 * time.Second
+
+// recall reads what was remembered. It is called before the loop runs; without it everything is new.
+func (l *loop) recall() {
+	if l.o.Journal == nil {
+		return
+	}
+	states, err := l.o.Journal.States()
+	if err != nil {
+		l.log.Error("journal cannot be read: nothing is known of what served or was refused before", "err", err)
+		l.c.publish(func(p *published) { p.journal = err.Error() })
+		return
+	}
+	for name, state := range states {
+		r := new(record)
+		if err := json.Unmarshal(state, r); err != nil {
+			l.log.Error("journal's record of a model cannot be read: it is begun anew", "model", name, "err", err)
+			continue
+		}
+		l.records[name] = r
+	}
+}
+
+// remembered gives a new model its record.
+func (l *loop) remembered(m *model) {
+	if m.rec = l.records[m.Name]; m.rec == nil {
+		m.rec = new(record)
+		l.records[m.Name] = m.rec
+		m.stranger = true
+	}
+	m.first = make(map[int64]bool)
+	for _, n := range m.rec.Live {
+		m.first[n] = true
+	}
+}
+
+// note appends to the model's history and writes its record down.
+func (l *loop) note(m *model, what string, number int64, reason string) <-chan struct{} {
+	return l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: what, Version: number, Reason: reason})
+}
+
+// under names what a verdict was made under.
+func (l *loop) under(m *model) string {
+	config := m.clone()
+	config.Labels, config.Optional = nil, false
+	b, err := json.Marshal(config)
+	if err != nil {
+		b = nil // settings that JSON cannot carry: every configuration is the same then
+	}
+	sum := sha256.Sum256(append(b, l.o.Build...))
+	return hex.EncodeToString(sum[:8])
+}
+
+// arrived is called once for every folder that is new to the loop.
+func (l *loop) arrived(m *model, v *version, first bool) {
+	print := v.sight.Print.Digest
+	b, t := m.rec.bad(v.number, print), m.rec.Trying
+	switch {
+	case b != nil && b.Under == l.under(m):
+		v.code = b.Code
+		l.set(m, v, StateQuarantined, b.Reason)
+		l.log.Warn("version was refused before and has not changed: not tried again", "model", m.Name, "version", v.number, "err", b.Reason)
+		return
+	case t != nil && t.Number == v.number && t.Print == print:
+		limit := interruptLimit
+		if m.rec.good(v.number) != nil {
+			limit = provenLimit
+		}
+		if t.Count >= limit {
+			m.rec.Trying = nil
+			l.refuse(m, v, inference.FailedPrecondition, fmt.Sprintf("inferd ended %d times while it was being loaded, last at %s; `inferd models retry` tries it once more",
+				t.Count, t.At.Format(time.RFC3339)))
+			return
+		}
+		l.note(m, "interrupted", v.number, "inferd ended while it was being loaded")
+	}
+	if !first || m.stranger {
+		l.note(m, "seen", v.number, v.dir)
+	}
+}
+
+// beginTrying writes down that a load begins; the channel is closed when that is on disk.
+func (l *loop) beginTrying(m *model, v *version) <-chan struct{} {
+	count := 1
+	if t := m.rec.Trying; t != nil && t.Number == v.number && t.Print == v.sight.Print.Digest {
+		count += t.Count
+	}
+	m.rec.Trying = &trying{Number: v.number, Print: v.sight.Print.Digest, Count: count, At: time.Now()}
+	return l.note(m, "trying", v.number, "")
+}
+
+// noteRefused remembers a refusal until the files change.
+func (l *loop) noteRefused(m *model, v *version) {
+	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: v.code, Reason: v.reason, Under: l.under(m), At: time.Now()})
+	l.note(m, "refused", v.number, v.reason)
+}
+
+// forgive forgets the refusal of other files of the folder.
+func (l *loop) forgive(m *model, v *version, why string) {
+	before := len(m.rec.Bad)
+	m.rec.Bad = slices.DeleteFunc(m.rec.Bad, func(b bad) bool { return b.Number == v.number })
+	if len(m.rec.Bad) != before {
+		l.note(m, "changed", v.number, why)
+	}
+}
+
+// release no longer holds the folder's files against what was good: they were changed in plain sight.
+func (l *loop) release(m *model, v *version) {
+	m.rec.Good = slices.DeleteFunc(m.rec.Good, func(g good) bool { return g.Number == v.number && g.Dir == v.dir })
+}
+
+// noteLive remembers what serves.
+func (l *loop) noteLive(m *model, what string, number int64, reason string) {
+	if l.stopping {
+		return // what serves at the end is what the next start brings back
+	}
+	m.rec.Live = m.live()
+	l.note(m, what, number, reason)
+}
+
+// trusted reports whether the version served when inferd ended: it need not settle, for its bytes are compared.
+func (m *model) trusted(v *version) bool {
+	return m.first[v.number] && m.rec.good(v.number) != nil
+}
+
+// resolveFirst takes the versions that served when inferd ended off the list once they serve again or cannot.
+func (l *loop) resolveFirst(m *model) {
+	if len(m.first) == 0 || m.base != baseThere {
+		return
+	}
+	numbers := sortedNumbers(m.first)
+	if p := m.Policy; !p.All && len(p.Specific) == 0 {
+		for len(numbers) > p.latest() {
+			delete(m.first, numbers[0])
+			numbers = numbers[1:]
+		}
+	}
+	for _, n := range numbers {
+		waits := false
+		for _, v := range m.versions {
+			if v.number == n && v.present && v.state != StateLive && v.state != StateQuarantined && eligible(m.Policy, n) {
+				waits = true
+			}
+		}
+		if !waits || m.serving(n) != nil {
+			delete(m.first, n)
+		}
+	}
+}
+
+// barred reports whether the version has to wait although the policy may want it, and why.
+func (m *model) barred(v *version) (string, bool) {
+	if len(m.first) > 0 && !m.first[v.number] && v.state != StateLive {
+		return "waits until what served before the restart serves again", true
+	}
+	return "", false
+}
+
+// startSeal puts the live version's files on disk and sums them up, so that it may be journalled as good and what it replaces may go.
+func (l *loop) startSeal(m *model, v *version) {
+	v.sealing = true
+	l.jobs++
+	dir, digest := v.dir, v.loaded
+	go func() {
+		t, err := l.c.seal(l.ctx, dir, digest)
+		l.post(func() {
+			l.jobs--
+			v.sealing = false
+			if !l.stopping && v.state == StateLive && v.loaded == digest {
+				l.sealed(m, v, t, err)
+				l.tend(m, time.Now())
+			}
+		})
+	}()
+}
+
+func (l *loop) sealed(m *model, v *version, t tree, err error) {
+	switch {
+	case errors.Is(err, errTorn):
+		v.torn = true
+	case err != nil:
+		v.sealAt = time.Now().Add(sealRetry)
+	default:
+		m.rec.addGood(good{Number: v.number, Dir: v.dir, Print: v.loaded, Tree: t, At: time.Now()}, m.live())
+		written, digest := l.note(m, "good", v.number, ""), v.loaded
+		v.sealing = true // until it is written
+		l.jobs++
+		go func() {
+			<-written
+			l.post(func() {
+				l.jobs--
+				v.sealing, v.sealed = false, v.sealed || v.loaded == digest
+				l.c.hook("good")
+				l.tend(m, time.Now())
+			})
+		}()
+		return
+	}
+	reason := "its files cannot be put on disk"
+	if v.torn {
+		reason = "its files were changed before they were on disk"
+	}
+	if !v.unsealed {
+		v.unsealed = true
+		v.reason, m.dirty = joinReasons(v.reason, fmt.Sprintf("%s (%v): what it replaces stays loaded, and a restart will not count on it", reason, err)), true
+		l.log.Warn("live version cannot be journalled as good: what it replaces stays loaded", "model", m.Name, "version", v.number, "err", err, "reason", reason)
+		l.note(m, "not good", v.number, reason)
+	}
+}
+
+func sortedNumbers(m map[int64]bool) []int64 {
+	var out []int64
+	for n := range m {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}
