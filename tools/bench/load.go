@@ -107,7 +107,7 @@ func readResponse(r *bufio.Reader) error {
 		}
 	}
 	if length < 0 {
-		if length, err = readChunks(r); err != nil {
+		if err := readChunks(r); err != nil {
 			return err
 		}
 	} else if _, err := r.Discard(length); err != nil {
@@ -119,23 +119,19 @@ func readResponse(r *bufio.Reader) error {
 	return nil
 }
 
-func readChunks(r *bufio.Reader) (total int, err error) {
+func readChunks(r *bufio.Reader) error {
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return total, err
+			return err
 		}
 		n, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 16, 32)
 		if err != nil {
-			return total, err
+			return err
 		}
-		if _, err := r.Discard(int(n) + 2); err != nil {
-			return total, err
+		if _, err := r.Discard(int(n) + 2); err != nil || n == 0 {
+			return err
 		}
-		if n == 0 {
-			return total, nil
-		}
-		total += int(n)
 	}
 }
 

@@ -1,6 +1,7 @@
 // bench: the figures that the project is held to, as ratios against something run in the same minute on the same machine.
 //
 //	bench -inferd build/inferd [-only rest,grpc] [-pairs 10] [-seconds 2]
+//	bench -inferd build/inferd -versus build/inferd.before
 //
 // Each line is the median of the pairs with its distribution-free 95 % interval; a bound holds when the interval touches it.
 package main
@@ -33,6 +34,7 @@ const quiet = "TF_CPP_MIN_LOG_LEVEL=2"
 // bench is one run of the tool.
 type bench struct {
 	inferd  string
+	versus  string // another binary, to judge a change by
 	runtime string // directory of libtensorflow
 	work    string
 	n       int
@@ -58,6 +60,7 @@ func run() error {
 	flag.StringVar(&b.inferd, "inferd", "build/inferd", "the binary to measure")
 	flag.IntVar(&b.n, "pairs", 10, "alternating pairs per figure, at least 10 for a figure that counts")
 	seconds := flag.Float64("seconds", 2, "length of one side of a pair")
+	flag.StringVar(&b.versus, "versus", "", "measure no figure, but the small model against this binary, with flags after a space")
 	only := flag.String("only", "", "figures to measure, with commas: "+strings.Join(names(), ","))
 	child := flag.String("child", "", "internal: what this process is to be")
 	flag.Parse()
@@ -74,6 +77,9 @@ func run() error {
 		return err
 	}
 	fmt.Printf("%s, %d cores; %d pairs of %s each\n", cpuModel(), runtime.NumCPU(), b.n, b.each)
+	if b.versus != "" {
+		return b.against()
+	}
 	for _, f := range figures {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), f.name) {
 			continue
@@ -156,7 +162,9 @@ func (b *bench) serve(models string, args ...string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.cmd = exec.Command(b.inferd, append([]string{"serve", "--models-dir", models, "--runtime", b.runtime, "--state-dir", state,
+	binary := strings.Fields(b.inferd)
+	args = append(args, binary[1:]...)
+	s.cmd = exec.Command(binary[0], append([]string{"serve", "--models-dir", models, "--runtime", b.runtime, "--state-dir", state,
 		"--listen.control", filepath.Join(state, "control.sock"), "--http", s.http, "--grpc", s.grpc, "--log-level", "warn", "--updater.settle_time", "200ms"}, args...)...)
 	s.cmd.Stderr, s.cmd.Env = os.Stderr, append(os.Environ(), quiet)
 	if err := s.cmd.Start(); err != nil {

@@ -14,14 +14,21 @@ type ratios struct {
 	values []float64
 	a, b   []float64
 	unit   string
+
+	disturbed int // pairs during which others were busy
 }
 
-// pairs runs a and b in turn n times, in alternating order, and keeps the ratio of each pair.
+// patience is how many pairs are made at most for each that counts.
+const patience = 2
+
+// pairs runs a and b in turn, in alternating order, until n pairs count, and keeps the ratio of each. A pair during which other processes
+// took more than a little of the machine is thrown away and made again, whatever it said; when there are too many of those, they count.
 func pairs(name, unit string, bound float64, n int, a, b func() (float64, error)) (*ratios, error) {
 	r := &ratios{name: name, bound: bound, unit: unit}
-	for i := range n {
+	for i := 0; len(r.values) < n; i++ {
 		var va, vb float64
 		var err error
+		others := watchOthers()
 		if i%2 == 0 {
 			if va, err = a(); err == nil {
 				vb, err = b()
@@ -31,6 +38,12 @@ func pairs(name, unit string, bound float64, n int, a, b func() (float64, error)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s, pair %d: %w", name, i+1, err)
+		}
+		if others() > mostOthers {
+			r.disturbed++
+			if n*patience-i > n-len(r.values) {
+				continue
+			}
 		}
 		r.a, r.b, r.values = append(r.a, va), append(r.b, vb), append(r.values, va/vb)
 	}
@@ -71,6 +84,9 @@ func interval(v []float64) (low, high float64) {
 func (r *ratios) report() string {
 	low, high := interval(r.values)
 	line := fmt.Sprintf("%-58s %5.3f [%5.3f, %5.3f]  %s %.0f over %.0f", r.name, median(r.values), low, high, r.unit, median(r.a), median(r.b))
+	if r.disturbed > 0 {
+		line += fmt.Sprintf("; %d pairs were disturbed", r.disturbed)
+	}
 	if r.bound == 0 {
 		return line
 	}

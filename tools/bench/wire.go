@@ -160,7 +160,11 @@ func nearProto(answer []byte, output string, want []float32) error {
 	if err := proto.Unmarshal(answer, &got); err != nil {
 		return err
 	}
-	return near(floats(got.Outputs[output].GetTensorContent()), want)
+	t := got.Outputs[output]
+	if len(t.GetFloatVal()) > 0 {
+		return near(t.GetFloatVal(), want)
+	}
+	return near(floats(t.GetTensorContent()), want)
 }
 
 // small is inferd with the small model, and the handlers that do nothing with answers of the same sizes.
@@ -201,6 +205,33 @@ func (b *bench) compare(name string, bound float64, s, other *server, open func(
 	fmt.Println(r.report())
 	fmt.Printf("  processor time of the servers per call: %.1f us over %.1f us\n", s.cost(), other.cost())
 	return nil
+}
+
+// against compares two binaries with the small model.
+func (b *bench) against() error {
+	s, err := b.serve(filepath.Join(b.work, "models"), "--grpc.tensor_content")
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	b.inferd = b.versus
+	other, err := b.serve(filepath.Join(b.work, "models"), "--grpc.tensor_content")
+	if err != nil {
+		return err
+	}
+	defer other.stop()
+	body, msg, err := smallRequests()
+	if err != nil {
+		return err
+	}
+	if err := b.compare("gRPC predict, small model, 64 connections / the other binary", 0, s, other, func(s *server) caller {
+		return lightCaller(s.grpc, predict, msg)
+	}); err != nil {
+		return err
+	}
+	return b.compare("REST predict, small model, 64 connections / the other binary", 0, s, other, func(s *server) caller {
+		return httpCaller(s.http, restPath, body)
+	})
 }
 
 func (b *bench) rest() error {
