@@ -133,9 +133,9 @@ type Runtime struct {
 
 // GPU is TensorFlow's GPUOptions.
 type GPU struct {
-	MemoryFraction float64 `yaml:"memory_fraction" doc:"Share of a device's memory that one worker may take, between 0 and 1. 0: TensorFlow's own choice."`
+	MemoryFraction float64 `yaml:"memory_fraction" doc:"Share of a device's memory that one worker may take, between 0 and 1. 0: what is free when it starts, or half of that where every version has a process of its own."`
 	AllowGrowth    bool    `yaml:"allow_growth" doc:"Take device memory as it is needed."`
-	VisibleDevices string  `yaml:"visible_devices" doc:"Devices to use, as in \"0,2\". Empty: all."`
+	VisibleDevices string  `yaml:"visible_devices" doc:"Devices to choose from, as in \"0,2\", numbered as nvidia-smi does. Empty: all that say how much memory they have."`
 }
 
 // Updater is about noticing changes.
