@@ -126,6 +126,7 @@ func fill(m *updater.Model, c config.Model) {
 	m.Policy = updater.Policy{All: c.VersionPolicy.All, Specific: c.VersionPolicy.Specific, Latest: c.VersionPolicy.Latest}
 	m.Labels, m.Optional, m.Assert = c.VersionLabels, c.Optional, c.Signatures
 	m.DefaultDeadline, m.StrictShapes = c.DefaultDeadline, c.StrictShapes
+	m.Compatible = c.Compatibility == config.Compatible
 	m.Settings = c
 }
 

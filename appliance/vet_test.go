@@ -132,3 +132,19 @@ func TestVetSigned(t *testing.T) {
 		t.Errorf("signed with a model: %v", err)
 	}
 }
+
+// TestCompatibilityIsConfigured: on by default, off for who comes from TensorFlow Serving.
+func TestCompatibilityIsConfigured(t *testing.T) {
+	ours := config.Default()
+	theirs, _, err := config.ParseTFServing([]string{"--model_name=m", "--model_base_path=/m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cfg, want := range map[*config.Config]bool{ours: true, theirs: false} {
+		var m updater.Model
+		c, _ := cfg.Model("m")
+		if fill(&m, c); m.Compatible != want {
+			t.Errorf("%v, want %v", m.Compatible, want)
+		}
+	}
+}

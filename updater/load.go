@@ -69,6 +69,7 @@ func (l *loop) startCheck(m *model, v *version) {
 
 func (l *loop) checked(m *model, v *version, c checked, digest string, final bool) {
 	now := time.Now()
+	c.compare(l, m, v)
 	switch {
 	case !v.present || m.gone:
 		l.set(m, v, StateSeen, "")
@@ -229,6 +230,9 @@ func (c *Controller) same(dir, digest string) bool {
 // loaded publishes, refuses, or tries again.
 func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out outcome, cancelled bool) {
 	now := time.Now()
+	if !cancelled && !l.stopping {
+		out.compareAgain(l, m, v, cand.Info)
+	}
 	m.rec.Trying = nil
 	l.c.hook("loaded")
 	switch {

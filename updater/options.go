@@ -47,6 +47,8 @@ type Model struct {
 	Optional bool             // the appliance is ready without it
 	// Assert has the signatures that the model must have, as configured; nil asks for nothing. Options.Assert compares.
 	Assert map[string]*pb.SignatureDef
+	// Compatible refuses a version that could not answer the requests that the highest live version answers (savedmodel.Compatible).
+	Compatible bool
 
 	DefaultDeadline time.Duration // becomes inference.Version.DefaultDeadline
 	StrictShapes    bool          // becomes inference.Version.StrictShapes

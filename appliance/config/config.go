@@ -69,6 +69,7 @@ type ModelOptions struct {
 	AllowOps         []string      `yaml:"allow_ops" doc:"Operations that deny_ops lets pass, by name."`
 	SignatureKeys    []string      `yaml:"signature_keys" doc:"Public keys, as \"inferd keygen\" prints them, whose signature over a version's MANIFEST (MANIFEST.sig, written by \"inferd sign\") counts. What one of them has signed may have operations that deny_ops refuses; a signature of anybody else is refused."`
 	RequireSignature bool          `yaml:"require_signature" doc:"Refuse a version that none of signature_keys has signed."`
+	Compatibility    Compatibility `yaml:"compatibility" doc:"compatible: a version with a higher number than the one that serves is refused when a request that is answered now would fail: an input, output or signature is gone, has another type, or takes fewer shapes. any: whatever loads and runs may serve, as in TensorFlow Serving."`
 	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 
@@ -91,6 +92,15 @@ type Batching struct {
 	LargeBatchSplitting     Switch        `yaml:"large_batch_splitting" doc:"Split a request with more rows than a batch may have into several runs (enable_large_batch_splitting): true, false (such a request is refused) or auto, which splits."`
 	MaxExecutionBatchSize   int64         `yaml:"max_execution_batch_size" doc:"Rows in one run when large requests are split. 0: max_batch_size."`
 }
+
+// Compatibility says what a new version must have in common with the one that serves.
+type Compatibility string
+
+// The kinds of compatibility.
+const (
+	Compatible Compatibility = "compatible"
+	AnyVersion Compatibility = "any"
+)
 
 // Switch is on, off, or left to the part that reads it.
 type Switch string

@@ -26,6 +26,7 @@ func defaultOptions() ModelOptions {
 		RunTimeout:      30 * time.Second,
 		Tags:            []string{"serve"},
 		DenyOps:         true,
+		Compatibility:   Compatible,
 		Batching:        Batching{Enabled: true, LargeBatchSplitting: Auto},
 	}
 }

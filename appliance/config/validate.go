@@ -182,6 +182,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 			c.addf(fmt.Sprintf("%s.tags[%d]", at, i), "%q is empty or given twice", shorten(tag))
 		}
 	}
+	c.oneOf(at+".compatibility", string(o.Compatibility), string(Compatible), string(AnyVersion))
 	for i, key := range o.SignatureKeys {
 		if _, err := ParseKey(key); err != nil {
 			c.addf(fmt.Sprintf("%s.signature_keys[%d]", at, i), "%v", err)
