@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -79,54 +80,52 @@ func TestTornCopies(t *testing.T) {
 		{"room was made first: the index", []step{{graphFile, 1, "", ""}, {shardFile, 1, "", ""}, {indexFile, -0.5, "settling", "variables.index: "}}},
 		{"room was made first: a shard", []step{{graphFile, 1, "", ""}, {indexFile, 1, "", ""}, {shardFile, -0.25, "quarantined", "Checksum"}}},
 	}
-	from := modeltest.Write(t, modeltest.Affine(0, 2)) // version 2 answers 2
-
 	// One that nobody ever finishes, and that has nothing before it.
-	stalled := copying{t, from, filepath.Join(s.models, "stalled", "2")}
+	stalled := copying{t, modeltest.Write(t, modeltest.Affine(0, 2)), filepath.Join(s.models, "stalled", "2")}
 	stalled.part(graphFile, 1)
 	stalled.part(shardFile, 0.5)
 
-	t.Run("cases", func(t *testing.T) {
-		for i, c := range cases {
-			t.Run(c.name, func(t *testing.T) {
-				t.Parallel() // they wait most of the time
-				s := s.with(t)
-				model := fmt.Sprintf("m%d", i)
-				s.publish(model, 1, modeltest.Affine(0, 1))
-				s.live(model, 1)
-				var whole atomic.Bool
-				clients := s.startLoad(model, 1, func(x float32, y []float32, err error) (int64, string) {
-					if err != nil || len(y) != 1 || (y[0] != 1 && !(y[0] == 2 && whole.Load())) {
-						return 0, fmt.Sprintf("answered %v, %v to %v; the copy is whole: %v", y, err, x, whole.Load())
-					}
-					return int64(y[0]), ""
-				})
-				to := copying{t, from, filepath.Join(s.models, model, "2")}
-				if err := os.Mkdir(to.to, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				s.staged(model, 2, "settling", "waiting for the rest")
-				for _, step := range c.steps {
-					to.part(step.name, step.fraction)
-					if step.stage != "" {
-						v := s.staged(model, 2, step.stage, step.why)
-						t.Logf("%s %v: %s", step.name, step.fraction, v.Message)
-						clients.more(2)
-					}
-				}
-				whole.Store(true)
-				for _, name := range []string{shardFile, indexFile, graphFile} {
-					to.part(name, 1)
-				}
-				s.live(model, 2)
-				clients.more(2)
-				if _, refused := clients.end(); refused != 0 {
-					t.Errorf("%d requests refused", refused)
-				}
-				s.ask(model, []float32{5}, []float32{2})
-			})
+	s.publish("m", 1, modeltest.Affine(0, 1)) // the answer of version n is n
+	s.live("m", 1)
+	var lowest, highest atomic.Int64 // versions that are whole
+	lowest.Store(1)
+	highest.Store(1)
+	clients := s.startLoad("m", 1, func(x float32, y []float32, err error) (int64, string) {
+		if err != nil || len(y) != 1 || y[0] < float32(lowest.Load()) || y[0] > float32(highest.Load()) {
+			return 0, fmt.Sprintf("answered %v, %v to %v while versions %d to %d were whole", y, err, x, lowest.Load(), highest.Load())
 		}
+		return int64(y[0]), ""
 	})
+	for i, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s, n := s.with(t), int64(i+2)
+			to := copying{t, modeltest.Write(t, modeltest.Affine(0, float32(n))), filepath.Join(s.models, "m", strconv.Itoa(i+2))}
+			if err := os.Mkdir(to.to, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			s.staged("m", n, "settling", "waiting for the rest")
+			for _, step := range c.steps {
+				to.part(step.name, step.fraction)
+				if step.stage != "" {
+					v := s.staged("m", n, step.stage, step.why)
+					t.Logf("%s %v: %s", step.name, step.fraction, v.Message)
+					clients.more(2)
+				}
+			}
+			highest.Store(n)
+			for _, name := range []string{shardFile, indexFile, graphFile} {
+				to.part(name, 1)
+			}
+			s.live("m", n)
+			clients.more(2) // with one client, the second was sent after the first's answer
+			lowest.Store(n)
+			clients.more(2)
+			s.ask("m", []float32{5}, []float32{float32(n)})
+		})
+	}
+	if good, refused := clients.end(); refused != 0 {
+		t.Errorf("%d answers, %d refused", good, refused)
+	}
 	v := s.staged("stalled", 2, "quarantined", "variables.index")
 	t.Log(v.Message)
 	if code, body := s.get("/v1/models/stalled"); code != 200 || !containsAll(body, []string{"FAILED_PRECONDITION", "variables.index", `"END"`}) {

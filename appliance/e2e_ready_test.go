@@ -201,7 +201,7 @@ func TestPortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err = a.Run(t.Context()); err == nil || !containsAll(err.Error(), []string{l.Addr().String(), "address already in use"}) || strings.Contains(err.Error(), "\n") {
+	if err = a.Run(t.Context()); err == nil || !containsAll(err.Error(), []string{"listen.http", l.Addr().String(), "in use"}) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("a port in use: %v", err)
 	}
 	if c, err := net.Dial("unix", filepath.Join(filepath.Dir(cfg.ModelsDir), "control.sock")); err == nil {

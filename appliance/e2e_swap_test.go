@@ -29,7 +29,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	var lowest, highest atomic.Int64 // versions that may answer
 	lowest.Store(1)
 	highest.Store(1)
-	clients := s.startLoad("m", 4, func(x float32, y []float32, err error) (int64, string) {
+	clients := s.startLoad("m", 2, func(x float32, y []float32, err error) (int64, string) {
 		if err != nil || len(y) != 1 {
 			return 0, fmt.Sprintf("answered %v, %v to %v", y, err, x)
 		}
