@@ -91,6 +91,29 @@ func Crasher() *Model {
 	return b.model()
 }
 
+// Hungry is y = x for x FLOAT[-1,1], but a run holds base MiB more than it needs, and as many on top as the largest x above 0 says.
+func Hungry(base int) *Model {
+	b := newBuilder("hungry")
+	b.placeholder("x", floatT, column)
+	b.constant("zero", Floats(scalar, 0))
+	b.constant("base", Floats(scalar, float32(base)))
+	b.constant("floats", Floats(scalar, 1<<20/4)) // in a MiB
+	b.constant("one", Floats(scalar, 1))
+	b.constant("vector", Int32s(tensor.Shape{1}, 1))
+	b.constant("first", Int32s(tensor.Shape{1}, 0))
+	b.node("Maximum", "more", []string{b.largest("x"), "zero"}, attrs{"T": floatT})
+	b.node("AddV2", "mebibytes", []string{"base", "more"}, attrs{"T": floatT})
+	b.node("Mul", "length", []string{"mebibytes", "floats"}, attrs{"T": floatT})
+	b.node("Cast", "length64", []string{"length"}, attrs{"SrcT": floatT, "DstT": tensor.Int64})
+	b.node("Reshape", "dims", []string{"length64", "vector"}, attrs{"T": tensor.Int64, "Tshape": tensor.Int32})
+	b.node("Fill", "held", []string{"dims", "one"}, attrs{"T": floatT, "index_type": tensor.Int64})
+	b.node("Sum", "total", []string{"held", "first"}, attrs{"T": floatT, "Tidx": tensor.Int32})
+	b.node("Minimum", "nothing", []string{"total", "zero"}, attrs{"T": floatT}) // 0, and not known to be
+	b.node("AddV2", "y", []string{"x", "nothing"}, attrs{"T": floatT})
+	b.serve("x", column, "y", column)
+	return b.model()
+}
+
 // UnknownOp has a node of an op that no runtime has: loading it fails.
 func UnknownOp() *Model {
 	b := newBuilder("unknown_op")

@@ -192,6 +192,7 @@ func TestTensorFlowRunsThem(t *testing.T) {
 		{modeltest.Sleepy(), one("[2,1][0 -1] ", col(0, -1))},
 		{modeltest.NeverReturns(), one("[1,1][0] ", col(0))},
 		{modeltest.Dequeues(), one("[1,1][-2] ", col(-2))},
+		{modeltest.Hungry(1), one("[2,1][-1 2] ", col(-1, 2))},
 		{modeltest.Crasher(), one("[1,1][2] ", col(2))},
 		{modeltest.NoRun(), one("FAILED_PRECONDITION", col(2))},
 	}
