@@ -189,7 +189,7 @@ func openRuntime(ctx context.Context, library string) (string, error) {
 	out, err := cmd.Output()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
-		return "", fmt.Errorf("the process that opened it ended with %v: %s", ended, lastLine(ended.Stderr))
+		return "", fmt.Errorf("the process that opened it ended with %w: %s", ended, lastLine(ended.Stderr))
 	} else if err != nil {
 		return "", err
 	}
