@@ -4,6 +4,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -125,7 +126,7 @@ func nested(p *framework.TensorProto) any {
 		}
 	default:
 		for _, v := range p.GetFloatVal() {
-			add(number(float64(v)))
+			add(short(v))
 		}
 		for _, v := range p.GetDoubleVal() {
 			add(number(v))
@@ -156,7 +157,7 @@ func nested(p *framework.TensorProto) any {
 			add(number(half(d, uint16(v))))
 		}
 		for _, v := range p.GetScomplexVal() {
-			add(number(float64(v)))
+			add(short(v))
 		}
 		for _, v := range p.GetDcomplexVal() {
 			add(number(v))
@@ -195,7 +196,7 @@ func element(d tensor.DType, b []byte) any {
 	le := binary.LittleEndian
 	switch d {
 	case tensor.Float:
-		return number(float64(math.Float32frombits(le.Uint32(b))))
+		return short(math.Float32frombits(le.Uint32(b)))
 	case tensor.Double:
 		return number(math.Float64frombits(le.Uint64(b)))
 	case tensor.Half, tensor.BFloat16:
@@ -229,6 +230,14 @@ func number(v float64) any {
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	}
 	return v
+}
+
+// short is v with as many digits as a float has, not those that a double makes of it.
+func short(v float32) any {
+	if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+		return number(f)
+	}
+	return json.Number(strconv.FormatFloat(float64(v), 'g', -1, 32))
 }
 
 // half widens a half or a bfloat16.

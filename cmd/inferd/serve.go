@@ -132,7 +132,6 @@ func servingCommand(e *env) *cobra.Command {
 
 // run is the appliance until ctx ends.
 func run(ctx context.Context, cfg *config.Config, ignored []config.Ignored, e *env) error {
-	e.output = formatTable // from here on it speaks through its log
 	log, err := appliance.NewLogger(e.err, cfg.Log)
 	if err != nil {
 		return err
