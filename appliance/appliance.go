@@ -101,7 +101,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         a.load.read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
-		Load: a.load.load, Serve: a.load.serve,
+		Load: a.load.load, Serve: a.load.serve, Decode: rpc.DecodeRecorded,
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Log:   opts.Log,
 	})
@@ -126,7 +126,7 @@ func fill(m *updater.Model, c config.Model) {
 	m.Policy = updater.Policy{All: c.VersionPolicy.All, Specific: c.VersionPolicy.Specific, Latest: c.VersionPolicy.Latest}
 	m.Labels, m.Optional, m.Assert = c.VersionLabels, c.Optional, c.Signatures
 	m.DefaultDeadline, m.StrictShapes = c.DefaultDeadline, c.StrictShapes
-	m.Compatible = c.Compatibility == config.Compatible
+	m.Compatible, m.AllowNaN = c.Compatibility == config.Compatible, c.NaN == config.Warn
 	m.Settings = c
 }
 

@@ -3,10 +3,10 @@ package appliance
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 
+	"github.com/inferd/inferd/appliance/api/rpc"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
@@ -85,10 +85,11 @@ func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *infe
 	if err != nil {
 		return nil, nil, updater.Proof{}, err
 	}
-	proof, err := updater.Probe(ctx, r, info.Signatures, updater.ProbeOptions{Memory: workerMemory})
+	c.Model.AllowNaN = settings(c).NaN == config.Warn
+	proof, err := updater.Prove(ctx, r, c, updater.ProbeOptions{Memory: workerMemory}, rpc.DecodeRecorded)
 	if err != nil {
 		_ = r.Close()
-		return nil, nil, proof, fmt.Errorf("made-up run: %w", err)
+		return nil, nil, proof, err
 	}
 	v := &inference.Version{Model: c.Model.Name, Number: c.Number, Dir: dir, Signatures: info.Signatures, Defs: info.Defs, Unproven: proof.Unproven}
 	return t.load.serve(v, r, c, proof), v, proof, nil

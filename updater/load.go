@@ -199,7 +199,7 @@ func (c *Controller) load(ctx context.Context, cand Candidate, digest string, wa
 			(e.Code == inference.Unavailable || e.Code == inference.ResourceExhausted || e.Code == inference.Aborted)}
 	}
 	warming()
-	proof, err := Probe(ctx, r, cand.Info.Signatures, c.opts.Probe)
+	proof, err := Prove(ctx, r, cand, c.opts.Probe, c.opts.Decode)
 	if len(cand.Info.Signatures) == 0 {
 		for _, key := range sortedKeys(cand.Info.Refused) {
 			proof.Unproven += fmt.Sprintf("; signature %q cannot be served: %s", key, cand.Info.Refused[key])

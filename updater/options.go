@@ -49,6 +49,7 @@ type Model struct {
 	Assert map[string]*pb.SignatureDef
 	// Compatible refuses a version that could not answer the requests that the highest live version answers (savedmodel.Compatible).
 	Compatible bool
+	AllowNaN   bool // NaN and infinity in the answer to a recorded request are a warning only
 
 	DefaultDeadline time.Duration // becomes inference.Version.DefaultDeadline
 	StrictShapes    bool          // becomes inference.Version.StrictShapes
@@ -108,6 +109,8 @@ type Options struct {
 	Load func(ctx context.Context, c Candidate) (inference.Runner, error)
 	// Serve wraps a proven runner; closing the servable closes the runner. It must not block.
 	Serve func(v *inference.Version, r inference.Runner, c Candidate, p Proof) inference.Servable
+	// Decode reads recorded requests; nil leaves them alone. See Prove.
+	Decode Decode
 	// Probe bounds the made-up run.
 	Probe ProbeOptions
 

@@ -57,6 +57,8 @@ type SignatureProof struct {
 	Memory   int64                   // bytes that the worker used after the largest run; 0: not measured
 	Reason   string                  // why it was not run or is unproven; empty when it ran
 	Limit    string                  // why larger batches were not tried
+	Recorded int                     // recorded requests that ran
+	Slowest  time.Duration           // of these
 	Mixes    bool                    // the rows of a batch influence each other: its requests must not be joined
 	Warnings []string                // NaN and infinity in an output, mixed rows
 }

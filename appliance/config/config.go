@@ -70,6 +70,7 @@ type ModelOptions struct {
 	SignatureKeys    []string      `yaml:"signature_keys" doc:"Public keys, as \"inferd keygen\" prints them, whose signature over a version's MANIFEST (MANIFEST.sig, written by \"inferd sign\") counts. What one of them has signed may have operations that deny_ops refuses; a signature of anybody else is refused."`
 	RequireSignature bool          `yaml:"require_signature" doc:"Refuse a version that none of signature_keys has signed."`
 	Compatibility    Compatibility `yaml:"compatibility" doc:"compatible: a version with a higher number than the one that serves is refused when a request that is answered now would fail: an input, output or signature is gone, has another type, or takes fewer shapes. any: whatever loads and runs may serve, as in TensorFlow Serving."`
+	NaN              NaN           `yaml:"nan" doc:"What follows from NaN or infinity in the answer to a recorded request (assets.extra/tf_serving_warmup_requests) that is replayed before a version serves: refuse (the version) or warn. On made-up requests it is a warning in any case."`
 	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 
@@ -100,6 +101,15 @@ type Compatibility string
 const (
 	Compatible Compatibility = "compatible"
 	AnyVersion Compatibility = "any"
+)
+
+// NaN says what follows from numbers that are none.
+type NaN string
+
+// The consequences of NaN.
+const (
+	Refuse NaN = "refuse"
+	Warn   NaN = "warn"
 )
 
 // Switch is on, off, or left to the part that reads it.

@@ -27,6 +27,7 @@ func defaultOptions() ModelOptions {
 		Tags:            []string{"serve"},
 		DenyOps:         true,
 		Compatibility:   Compatible,
+		NaN:             Refuse,
 		Batching:        Batching{Enabled: true, LargeBatchSplitting: Auto},
 	}
 }

@@ -70,7 +70,7 @@ var servingFlags = []servingFlag{
 	{name: "saved_model_tags", kind: kindString, initial: "serve", meaning: "defaults.tags, with commas."},
 	{name: "grpc_channel_arguments", kind: kindString, ignored: "they are options of another gRPC library"},
 	{name: "grpc_max_threads", kind: kindInt, ignored: "calls take no threads here"},
-	{name: "enable_model_warmup", kind: kindBool, ignored: "every version is tried with made-up requests before it is published; recorded ones are not read"},
+	{name: "enable_model_warmup", kind: kindBool, ignored: "every version is tried with its recorded requests, where it has some, and with made-up ones before it is published"},
 	{name: "num_request_iterations_for_warmup", kind: kindInt, ignored: "recorded warm-up requests are not read"},
 	{name: "version", kind: kindBool, meaning: "Print the version and exit."},
 	{name: "monitoring_config_file", kind: kindString, meaning: "Text proto MonitoringConfig: its path is added to monitoring.paths. Metrics are on without it."},

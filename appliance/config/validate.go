@@ -183,6 +183,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 		}
 	}
 	c.oneOf(at+".compatibility", string(o.Compatibility), string(Compatible), string(AnyVersion))
+	c.oneOf(at+".nan", string(o.NaN), string(Refuse), string(Warn))
 	for i, key := range o.SignatureKeys {
 		if _, err := ParseKey(key); err != nil {
 			c.addf(fmt.Sprintf("%s.signature_keys[%d]", at, i), "%v", err)
