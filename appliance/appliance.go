@@ -260,6 +260,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 			return
 		}
 		s := HTTPServer(h)
+		s.ConnContext = control.ConnContext
 		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 		servers = append(servers, s)
 		go func() {
@@ -269,7 +270,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		}()
 	}
 	serveHTTP(a.doors.http, front)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, REST: front}))
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, REST: front}))
 
 	opts := a.rpcOptions()
 	g := grpc.NewServer(rpc.ServerOptions(opts)...)

@@ -163,7 +163,7 @@ func (a *Appliance) Status() control.Status {
 	}
 	live := a.load.live.all()
 	for _, m := range scanned.Models {
-		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Problem: m.Problem, Versions: []control.Version{}}
+		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Intent: m.Intent, Problem: m.Problem, Versions: []control.Version{}}
 		public, _ := a.catalog.Status(m.Name)
 		for _, v := range m.Versions {
 			cv := control.Version{Number: v.Number, State: stateOf(public, v.Number), Stage: v.State.String(), Message: v.Reason, Since: v.Since}

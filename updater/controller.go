@@ -33,6 +33,7 @@ type ask struct {
 	models []Model // the new configuration, when configure
 	config bool
 	rescan bool
+	verbs  []verb
 }
 
 // New makes a controller of the catalog. It touches nothing until Run.

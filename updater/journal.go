@@ -39,12 +39,14 @@ const (
 	provenLimit    = 5 // ... and of one that was good before: it is not thrown away for power cuts
 )
 
-// record is what is remembered of a model. It is owned by the loop.
-type record struct {
+// chronicle is what is remembered of a model. It is owned by the loop.
+type chronicle struct {
 	Live   []int64 `json:"live,omitempty"` // published when it was written
 	Good   []good  `json:"good,omitempty"` // newest first: what is live, and the last one that was
 	Bad    []bad   `json:"bad,omitempty"`  // oldest first
 	Trying *trying `json:"trying,omitempty"`
+	Pin    *pin    `json:"pin,omitempty"`
+	Back   *back   `json:"back,omitempty"`
 }
 
 // good is a version that went live with its files on disk.
@@ -74,11 +76,11 @@ type trying struct {
 	At     time.Time `json:"at"`
 }
 
-func (r *record) empty() bool {
-	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && r.Trying == nil
+func (r *chronicle) empty() bool {
+	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil
 }
 
-func (r *record) good(number int64) *good {
+func (r *chronicle) good(number int64) *good {
 	for i := range r.Good {
 		if r.Good[i].Number == number {
 			return &r.Good[i]
@@ -88,7 +90,7 @@ func (r *record) good(number int64) *good {
 }
 
 // addGood puts g first, and keeps beside what is live only the newest other one.
-func (r *record) addGood(g good, live []int64) {
+func (r *chronicle) addGood(g good, live []int64) {
 	r.Good = slices.DeleteFunc(r.Good, func(o good) bool { return o.Number == g.Number })
 	r.Good = slices.Insert(r.Good, 0, g)
 	others := 0
@@ -101,7 +103,7 @@ func (r *record) addGood(g good, live []int64) {
 	})
 }
 
-func (r *record) bad(number int64, print string) *bad {
+func (r *chronicle) bad(number int64, print string) *bad {
 	for i := range r.Bad {
 		if r.Bad[i].Number == number && r.Bad[i].Print == print {
 			return &r.Bad[i]
@@ -110,7 +112,7 @@ func (r *record) bad(number int64, print string) *bad {
 	return nil
 }
 
-func (r *record) addBad(b bad) {
+func (r *chronicle) addBad(b bad) {
 	r.Bad = slices.DeleteFunc(r.Bad, func(o bad) bool { return o.Number == b.Number && o.Print == b.Print })
 	r.Bad = append(r.Bad, b)
 	if n := len(r.Bad) - keptBad; n > 0 {
@@ -147,7 +149,7 @@ func newScribe(j Journal, log *slog.Logger, problem func(string)) *scribe {
 var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // write queues the model's state and events. The channel is closed when they are on disk or could not be written.
-func (s *scribe) write(model string, r *record, events ...Event) <-chan struct{} {
+func (s *scribe) write(model string, r *chronicle, events ...Event) <-chan struct{} {
 	if s.journal == nil {
 		return closedChannel
 	}

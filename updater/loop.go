@@ -35,7 +35,7 @@ type loop struct {
 	jobs   int           // loads and drains under way
 
 	models  map[string]*model
-	records map[string]*record // by model, also of those that are not there now
+	records map[string]*chronicle // by model, also of those that are not there now
 	scribe  *scribe
 	root    *rootDir // nil without a models directory
 	asleep  sleepers
@@ -49,7 +49,7 @@ type loop struct {
 
 func newLoop(c *Controller) *loop {
 	return &loop{
-		records: make(map[string]*record),
+		records: make(map[string]*chronicle),
 		scribe:  newScribe(c.opts.Journal, c.opts.Log, func(text string) { c.publish(func(p *published) { p.journal = text }) }),
 		c:       c, o: c.opts, log: c.opts.Log,
 		events: make(chan func()), gone: make(chan struct{}), force: make(chan struct{}),
@@ -131,8 +131,16 @@ func (l *loop) post(f func()) {
 // answer does what other goroutines asked for.
 func (l *loop) answer(a ask) {
 	if l.stopping {
+		for _, v := range a.verbs {
+			v.reply <- verdict{err: unwilling("inferd stops")}
+		}
 		return
 	}
+	defer func() {
+		for _, v := range a.verbs { // last: they are about the new configuration
+			l.grant(v)
+		}
+	}()
 	if a.config {
 		l.configure(a.models)
 	}
@@ -316,7 +324,7 @@ func (l *loop) publish(m *model) {
 // forget drops a model for good.
 func (l *loop) forget(m *model) {
 	delete(l.models, m.Name)
-	m.rec.Live, m.rec.Good, m.rec.Trying = nil, nil, nil
+	m.rec.Live, m.rec.Good, m.rec.Trying, m.rec.Pin, m.rec.Back = nil, nil, nil, nil, nil
 	l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: "forgotten", Reason: m.problem})
 	l.c.catalog.Remove(m.Name)
 	if l.watcher != nil {

@@ -48,7 +48,7 @@ type model struct {
 	loading  *version
 	cancel   func() // ends the load, begun or queued
 
-	rec      *record
+	rec      *chronicle
 	stranger bool           // nothing was remembered of it
 	first    map[int64]bool // what served when inferd ended and does not serve again yet
 }
@@ -392,7 +392,8 @@ func (l *loop) step(m *model, now time.Time) {
 		}
 	}
 	empty := !m.emptySince.IsZero() && m.base == baseThere && m.lookedAt.Sub(m.emptySince) >= l.o.EmptyGrace
-	a := plan(m.Policy, all, empty, false)
+	policy := m.policy()
+	a := plan(policy, all, empty, false)
 	for _, s := range all {
 		v := m.versions[s.Dir]
 		if v.state != StateSeen && v.state != StateSettling {
@@ -408,7 +409,7 @@ func (l *loop) step(m *model, now time.Time) {
 			why, _ := m.barred(v)
 			l.set(m, v, StateSeen, why)
 		case !slices.Contains(a.Wanted, s.Dir):
-			l.set(m, v, StateSeen, "not wanted by the policy: "+m.Policy.String())
+			l.set(m, v, StateSeen, "not wanted by the policy: "+policy.String())
 		default:
 			l.set(m, v, v.state, "waiting for its turn")
 		}
@@ -423,7 +424,10 @@ func (l *loop) step(m *model, now time.Time) {
 	}
 	for _, dir := range a.Retire {
 		v := m.versions[dir]
-		why := "the policy wants others: " + m.Policy.String()
+		why := "the policy wants others: " + policy.String()
+		if reason, held := m.heldBack(v); held {
+			why = reason
+		}
 		switch {
 		case empty:
 			why = "the base path holds no version any more"
@@ -445,7 +449,7 @@ func (m *model) decided(all []standing, o *Options, now time.Time) bool {
 	}
 	for _, s := range all {
 		v := m.versions[s.Dir]
-		if !s.Present || s.Barred || !eligible(m.Policy, s.Number) || s.Phase == phaseRefused {
+		if !s.Present || s.Barred || !eligible(m.policy(), s.Number) || s.Phase == phaseRefused {
 			continue
 		}
 		if s.Phase != phaseUnsettled || v.incomplete == "" || v.retryAt.After(now) {
@@ -546,7 +550,8 @@ func (l *loop) drain(m *model, v *version, servable inference.Servable, drained 
 			}
 			v.tried, v.incomplete, v.final, v.info = "", "", false, nil
 			v.loaded, v.changed, v.proof, v.attempts = "", false, Proof{}, 0
-			l.set(m, v, StateRetired, "")
+			why, _ := m.heldBack(v)
+			l.set(m, v, StateRetired, why)
 			l.log.Info("version unloaded", "model", m.Name, "version", v.number)
 			if !v.present {
 				l.drop(m, v)

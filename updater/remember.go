@@ -28,7 +28,7 @@ func (l *loop) recall() {
 		return
 	}
 	for name, state := range states {
-		r := new(record)
+		r := new(chronicle)
 		if err := json.Unmarshal(state, r); err != nil {
 			l.log.Error("journal's record of a model cannot be read: it is begun anew", "model", name, "err", err)
 			continue
@@ -40,7 +40,7 @@ func (l *loop) recall() {
 // remembered gives a new model its record.
 func (l *loop) remembered(m *model) {
 	if m.rec = l.records[m.Name]; m.rec == nil {
-		m.rec = new(record)
+		m.rec = new(chronicle)
 		l.records[m.Name] = m.rec
 		m.stranger = true
 	}
@@ -109,6 +109,11 @@ func (l *loop) beginTrying(m *model, v *version) <-chan struct{} {
 func (l *loop) noteRefused(m *model, v *version) {
 	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: v.code, Reason: v.reason, Under: l.under(m), At: time.Now()})
 	l.note(m, "refused", v.number, v.reason)
+	if b := m.rec.Back; b != nil && b.To == v.number && m.serving(b.From) != nil {
+		m.rec.Back = nil
+		l.log.Error("rollback failed: the version to go back to was refused", "model", m.Name, "version", b.To, "err", v.reason, "instead", m.servingText())
+		l.note(m, "rollback failed", b.From, "still serving it")
+	}
 }
 
 // forgive forgets the refusal of other files of the folder.
@@ -131,6 +136,9 @@ func (l *loop) noteLive(m *model, what string, number int64, reason string) {
 		return // what serves at the end is what the next start brings back
 	}
 	m.rec.Live = m.live()
+	if what == "published" {
+		m.overtaken(number)
+	}
 	l.note(m, what, number, reason)
 }
 
@@ -145,7 +153,8 @@ func (l *loop) resolveFirst(m *model) {
 		return
 	}
 	numbers := sortedNumbers(m.first)
-	if p := m.Policy; !p.All && len(p.Specific) == 0 {
+	policy := m.policy()
+	if p := policy; !p.All && len(p.Specific) == 0 {
 		for len(numbers) > p.latest() {
 			delete(m.first, numbers[0])
 			numbers = numbers[1:]
@@ -154,7 +163,7 @@ func (l *loop) resolveFirst(m *model) {
 	for _, n := range numbers {
 		waits := false
 		for _, v := range m.versions {
-			if v.number == n && v.present && v.state != StateLive && v.state != StateQuarantined && eligible(m.Policy, n) {
+			if v.number == n && v.present && v.state != StateLive && v.state != StateQuarantined && eligible(policy, n) {
 				waits = true
 			}
 		}
@@ -166,6 +175,9 @@ func (l *loop) resolveFirst(m *model) {
 
 // barred reports whether the version has to wait although the policy may want it, and why.
 func (m *model) barred(v *version) (string, bool) {
+	if why, held := m.heldBack(v); held {
+		return why, true
+	}
 	if len(m.first) > 0 && !m.first[v.number] && v.state != StateLive {
 		return "waits until what served before the restart serves again", true
 	}

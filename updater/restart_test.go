@@ -309,3 +309,121 @@ func TestWithoutJournalFile(t *testing.T) {
 		}
 	})
 }
+
+func (w *world) ask(text string, err error) string {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return text
+}
+
+func TestRollback(t *testing.T) {
+	b := newBox(t)
+	put(t, b.sub("1"), "")
+	b.run(nil, func(w *world) {
+		ctx := w.t.Context()
+		w.pass(5 * time.Second)
+		if _, err := w.c.Rollback(ctx, "m", "uid 1"); err == nil || !strings.Contains(err.Error(), "known to be good") {
+			t.Fatal(err)
+		}
+		if _, err := w.c.Rollback(ctx, "x", "uid 1"); err == nil {
+			t.Fatal("an unknown model was rolled back")
+		}
+		put(t, b.sub("3"), "")
+		w.pass(5 * time.Second)
+		w.wantLive(3)
+		put(t, b.sub("2"), "") // never served: a rollback does not go there
+		w.pass(5 * time.Second)
+		if text := w.ask(w.c.Rollback(ctx, "m", "uid 1")); !strings.Contains(text, "from version 3 to version 1") {
+			t.Fatal(text)
+		}
+		w.pass(5 * time.Second)
+		w.wantLive(1)
+		if m := w.model(); m.Intent != "rolled back from version 3 to version 1 by uid 1" || w.loadCount("2") != 0 {
+			t.Fatalf("%+v", m)
+		}
+		all, err := w.c.History("m", 100)
+		if err != nil || !slices.ContainsFunc(all, func(e Event) bool { return e.What == "rolled back" && e.By == "uid 1" && e.Version == 3 }) {
+			t.Fatalf("%+v %v", all, err)
+		}
+	})
+	b.run(nil, func(w *world) { // it holds over a restart, and a higher version ends it
+		w.pass(6 * time.Second)
+		w.wantLive(1)
+		put(t, b.sub("4"), "")
+		w.pass(6 * time.Second)
+		w.wantLive(4)
+		if m := w.model(); m.Intent != "" {
+			t.Fatal(m.Intent)
+		}
+	})
+}
+
+// A rollback to a version that does not load any more leaves what serves alone.
+func TestRollbackFails(t *testing.T) {
+	b := newBox(t)
+	put(t, b.sub("1"), "")
+	b.run(nil, func(w *world) {
+		w.pass(5 * time.Second)
+		put(t, b.sub("2"), "")
+		w.pass(5 * time.Second)
+		if err := os.WriteFile(filepath.Join(b.sub("1"), "saved_model.pb"), []byte("die"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.ask(w.c.Rollback(w.t.Context(), "m", ""))
+		w.pass(8 * time.Second)
+		w.wantLive(2)
+		if m := w.model(); m.Intent != "" || !slices.Contains(w.events(), "rollback failed 2") {
+			t.Fatalf("%s %v", m.Intent, w.events())
+		}
+	})
+}
+
+func TestPinAndRetry(t *testing.T) {
+	b := newBox(t)
+	put(t, b.sub("1"), "")
+	put(t, b.sub("2"), "die")
+	b.run(nil, func(w *world) {
+		ctx := w.t.Context()
+		w.pass(6 * time.Second)
+		w.wantLive(1)
+		for _, err := range []error{
+			second(w.c.Pin(ctx, "m", 7, "")), second(w.c.Pin(ctx, "m", 2, "")), second(w.c.Unpin(ctx, "m", "")), second(w.c.Retry(ctx, "m", 7, "")),
+		} {
+			if err == nil {
+				t.Fatal("a wish that makes no sense was granted")
+			}
+		}
+		w.ask(w.c.Pin(ctx, "m", 1, "uid 2"))
+		put(t, b.sub("3"), "")
+		w.pass(6 * time.Second)
+		w.wantLive(1)
+	})
+	b.run(nil, func(w *world) {
+		w.pass(6 * time.Second)
+		w.wantLive(1)
+		if m := w.model(); m.Intent != "pinned to version 1 by uid 2" {
+			t.Fatal(m.Intent)
+		}
+		w.ask(w.c.Unpin(w.t.Context(), "m", ""))
+		w.pass(6 * time.Second)
+		w.wantLive(3)
+		if n := w.loadCount("2"); n != 0 {
+			t.Fatalf("version 2 was loaded %d times", n)
+		}
+		if err := os.RemoveAll(b.sub("3")); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(6 * time.Second)
+		w.wantLive(1)
+		w.ask(w.c.Retry(w.t.Context(), "m", 2, "")) // it dies again, and stays away again
+		w.pass(6 * time.Second)
+		if n := w.loadCount("2"); n != 1 {
+			t.Fatalf("version 2 was loaded %d times", n)
+		}
+		w.wantLive(1)
+	})
+}
+
+func second(_ string, err error) error { return err }

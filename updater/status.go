@@ -92,6 +92,7 @@ type ModelStatus struct {
 	Verdict bool
 	Problem string           // what is wrong with the base path, empty when nothing is
 	Live    []int64          // highest first
+	Intent  string           // what an operator wants beside the policy: a pin, a rollback; empty when nothing
 	Labels  map[string]int64 // as configured
 	Held    []string         // labels whose version is not live, sorted
 	// Versions on disk or in memory, highest number first.
@@ -147,7 +148,7 @@ func (p *published) status() Status {
 func (m *model) status() ModelStatus {
 	s := ModelStatus{
 		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
-		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Live: m.live(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
+		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Live: m.live(), Intent: m.intent(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
 	}
 	for _, v := range m.ordered() {
 		s.Versions = append(s.Versions, VersionStatus{

@@ -23,7 +23,13 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		fmt.Fprintln(os.Stderr, crashChild(dir, os.Getenv(crashStep)))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // In these tests a SavedModel is a folder with saved_model.pb, and whole when it has "data" too. saved_model.pb scripts the load:
 // "load CODE", "run CODE" and "die" fail with that, "slow" waits for the world's gate.

@@ -50,6 +50,7 @@ type Model struct {
 	BasePath string    `json:"base_path"`
 	Ready    bool      `json:"ready"`
 	Optional bool      `json:"optional,omitempty"`
+	Intent   string    `json:"intent,omitempty"`  // of an operator: a pin, a rollback
 	Problem  string    `json:"problem,omitempty"` // about the model as a whole: nothing found, wrong folder
 	Versions []Version `json:"versions"`
 }
@@ -78,6 +79,7 @@ type Worker struct {
 type Options struct {
 	Status func() Status
 	Rescan func()
+	Verbs  Verbs
 	REST   http.Handler // everything that is not below /control/
 }
 
@@ -92,6 +94,9 @@ func Handler(o Options) http.Handler {
 		o.Rescan()
 		w.WriteHeader(http.StatusNoContent)
 	})
+	if o.Verbs != nil {
+		handleVerbs(mux, o.Verbs)
+	}
 	mux.Handle("/", o.REST)
 	return mux
 }

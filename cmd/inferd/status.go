@@ -119,6 +119,11 @@ func modelsTable(w io.Writer, models []control.Model) {
 		}
 	}
 	_ = t.Flush() // the terminal is gone when this fails
+	for _, m := range models {
+		if m.Intent != "" {
+			fmt.Fprintf(w, "%s is %s\n", m.Name, m.Intent)
+		}
+	}
 }
 
 // note is one line of words, not too wide.
@@ -131,7 +136,7 @@ func note(words string) string {
 }
 
 func modelsCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "models",
 		Short: "List the models and versions that a running inferd knows",
 		Args:  exactly(0, "flags only"),
@@ -143,6 +148,8 @@ func modelsCommand(e *env) *cobra.Command {
 			return e.print(s.Models, func(w io.Writer) { modelsTable(w, s.Models) })
 		},
 	}
+	cmd.AddCommand(modelVerbs(e)...)
+	return cmd
 }
 
 func rescanCommand(e *env) *cobra.Command {

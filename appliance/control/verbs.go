@@ -1,0 +1,175 @@
+// verbs.go: what an operator does to a model: rollback, pin, unpin, retry, history; and who the operator is.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os/user"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/updater"
+)
+
+const (
+	verbTimeout  = 10 * time.Second // the updater answers at once, unless it hangs
+	historyLimit = 1000
+)
+
+// Verbs do something to a model and say what. by names who asked. *updater.Controller is one.
+type Verbs interface {
+	Rollback(ctx context.Context, model, by string) (string, error)
+	Pin(ctx context.Context, model string, version int64, by string) (string, error)
+	Unpin(ctx context.Context, model, by string) (string, error)
+	Retry(ctx context.Context, model string, version int64, by string) (string, error)
+	History(model string, limit int) ([]updater.Event, error)
+}
+
+// Done is the answer to a verb.
+type Done struct {
+	Message string `json:"message,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+func handleVerbs(mux *http.ServeMux, v Verbs) {
+	for name, do := range map[string]func(ctx context.Context, model string, version int64, by string) (string, error){
+		"pin": v.Pin, "retry": v.Retry,
+		"rollback": func(ctx context.Context, model string, _ int64, by string) (string, error) {
+			return v.Rollback(ctx, model, by)
+		},
+		"unpin": func(ctx context.Context, model string, _ int64, by string) (string, error) {
+			return v.Unpin(ctx, model, by)
+		},
+	} {
+		mux.HandleFunc("POST /control/"+name, func(w http.ResponseWriter, r *http.Request) {
+			q := r.URL.Query()
+			version, err := strconv.ParseInt(q.Get("version"), 10, 64)
+			if err != nil && (name == "pin" || name == "retry") {
+				answer(w, http.StatusBadRequest, Done{Error: fmt.Sprintf("%q is no version number", q.Get("version"))})
+				return
+			}
+			ctx, cancel := context.WithTimeout(r.Context(), verbTimeout)
+			defer cancel()
+			text, err := do(ctx, q.Get("model"), version, peer(r.Context()))
+			if err != nil {
+				answer(w, statusOf(err), Done{Error: messageOf(err)})
+				return
+			}
+			answer(w, http.StatusOK, Done{Message: text})
+		})
+	}
+	mux.HandleFunc("GET /control/history", func(w http.ResponseWriter, r *http.Request) {
+		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+		if err != nil || limit <= 0 {
+			limit = historyLimit
+		}
+		events, err := v.History(r.URL.Query().Get("model"), min(limit, historyLimit))
+		if err != nil {
+			answer(w, statusOf(err), Done{Error: messageOf(err)})
+			return
+		}
+		answer(w, http.StatusOK, events)
+	})
+}
+
+func answer(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone when this fails
+}
+
+func statusOf(err error) int {
+	switch inference.AsError(err).Code {
+	case inference.NotFound:
+		return http.StatusNotFound
+	case inference.FailedPrecondition:
+		return http.StatusConflict
+	}
+	return http.StatusInternalServerError
+}
+
+func messageOf(err error) string {
+	var e *inference.Error
+	if errors.As(err, &e) {
+		return e.Msg
+	}
+	return err.Error()
+}
+
+type peerKey struct{}
+
+// ConnContext is for the http.Server of the control socket: it finds out who is at the other end, for the history.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var cred *unix.Ucred
+	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, cred.Uid)
+}
+
+// peer names the user at the other end.
+func peer(ctx context.Context) string {
+	uid, ok := ctx.Value(peerKey{}).(uint32)
+	if !ok {
+		return "an operator"
+	}
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "uid " + id
+}
+
+// Verb asks for rollback, pin, unpin or retry and returns what inferd says to it. version counts with pin and retry only.
+func (c *Client) Verb(ctx context.Context, verb, model string, version int64) (string, error) {
+	q := url.Values{"model": {model}, "version": {strconv.FormatInt(version, 10)}}
+	code, body, err := c.Do(ctx, http.MethodPost, "/control/"+verb+"?"+q.Encode(), nil)
+	if err != nil {
+		return "", err
+	}
+	var d Done
+	if json.Unmarshal(body, &d) != nil || d.Message == "" && d.Error == "" {
+		return "", c.elsewhere(verb, code)
+	}
+	if code != http.StatusOK {
+		return "", errors.New(d.Error)
+	}
+	return d.Message, nil
+}
+
+// History asks for the newest limit events of a model, newest first.
+func (c *Client) History(ctx context.Context, model string, limit int) ([]updater.Event, error) {
+	q := url.Values{"model": {model}, "limit": {strconv.Itoa(limit)}}
+	code, body, err := c.Do(ctx, http.MethodGet, "/control/history?"+q.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if code != http.StatusOK {
+		var d Done
+		if json.Unmarshal(body, &d) == nil && d.Error != "" {
+			return nil, errors.New(d.Error)
+		}
+		return nil, c.elsewhere("the history", code)
+	}
+	var events []updater.Event
+	if err := json.Unmarshal(body, &events); err != nil {
+		return nil, fmt.Errorf("history from %s: %w; is it an inferd?", c.what, err)
+	}
+	return events, nil
+}

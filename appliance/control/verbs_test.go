@@ -1,0 +1,85 @@
+// verbs_test.go: the operators' verbs over a real socket, and that the socket tells who asked.
+package control
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/updater"
+)
+
+// scripted answers with what it was asked.
+type scripted struct{}
+
+func (scripted) Rollback(_ context.Context, model, by string) (string, error) {
+	if model == "none" {
+		return "", inference.Errorf(inference.NotFound, inference.ReasonModel, "no model is called none")
+	}
+	return "rollback " + model + " " + by, nil
+}
+
+func (scripted) Pin(_ context.Context, model string, version int64, by string) (string, error) {
+	return "pin " + model + " " + strconv.FormatInt(version, 10) + " " + by, nil
+}
+
+func (scripted) Unpin(context.Context, string, string) (string, error) {
+	return "", inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "it is not pinned")
+}
+
+func (scripted) Retry(_ context.Context, model string, version int64, _ string) (string, error) {
+	return "retry " + model + " " + strconv.FormatInt(version, 10), nil
+}
+
+func (scripted) History(model string, limit int) ([]updater.Event, error) {
+	return []updater.Event{{At: time.Unix(1, 0), What: "good", Version: int64(limit), Reason: model}}, nil
+}
+
+func TestVerbs(t *testing.T) {
+	path := filepath.Join(shortDir(t), "c.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: Handler(Options{Verbs: scripted{}, REST: http.NotFoundHandler()}), ConnContext: ConnContext}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	defer func() {
+		_ = s.Close()
+		<-done
+	}()
+	c := client(t, path)
+	me := "uid " + strconv.Itoa(os.Getuid())
+	if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil {
+		me = u.Username
+	}
+	for _, test := range []struct {
+		verb, model string
+		want        string // with "error: " before an error
+	}{
+		{"rollback", "a/b c", "rollback a/b c " + me}, {"rollback", "none", "error: no model is called none"}, {"pin", "m", "pin m 7 " + me},
+		{"unpin", "m", "error: it is not pinned"}, {"retry", "m", "retry m 7"}, {"drain", "m", "error: "},
+	} {
+		got, err := c.Verb(t.Context(), test.verb, test.model, 7)
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if got != test.want && (test.verb != "drain" || !strings.HasPrefix(got, test.want)) {
+			t.Errorf("%s %s: %s, want %s", test.verb, test.model, got, test.want)
+		}
+	}
+	events, err := c.History(t.Context(), "m", 3)
+	if err != nil || len(events) != 1 || events[0].Version != 3 || events[0].Reason != "m" || events[0].What != "good" {
+		t.Fatalf("%+v %v", events, err)
+	}
+	if code, _, err := c.Do(t.Context(), http.MethodPost, "/control/pin?model=m&version=x", nil); err != nil || code != http.StatusBadRequest {
+		t.Fatalf("HTTP %d %v", code, err)
+	}
+}
