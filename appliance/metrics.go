@@ -4,6 +4,7 @@ package appliance
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/batch"
 )
 
@@ -31,6 +33,8 @@ type metrics struct {
 	runTime  *prometheus.HistogramVec
 	rows     *prometheus.HistogramVec
 	padded   *prometheus.CounterVec
+
+	good sync.Map // goodKey to *goodSeries: what a successful prediction adds to, found once per key and not per request
 
 	// TensorFlow Serving's own names, for dashboards that exist.
 	theirRequests *prometheus.CounterVec
@@ -75,6 +79,10 @@ func (m *metrics) request(o api.Observation) {
 		// Nothing was acquired, so the signature's name came from outside: it must not become a label. api.Service sees to the model's.
 		o.Signature = ""
 	}
+	if o.Method == "predict" && o.Code == inference.OK && o.Reason == "" {
+		m.goodSeries(goodKey{o.Protocol, o.Model, version, o.Signature}).add(o.Took)
+		return
+	}
 	code := o.Code.String()
 	if o.Method != "predict" {
 		// Metadata, status and what is malformed are counted, but would blur the times of predictions.
@@ -87,13 +95,36 @@ func (m *metrics) request(o api.Observation) {
 		m.refused.WithLabelValues(o.Model, o.Reason).Inc()
 	}
 	m.theirRequests.WithLabelValues(o.Model, code).Inc()
-	if o.Code == 0 {
-		entry := "GRPC"
-		if o.Protocol == "rest" {
-			entry = "REST"
-		}
-		m.theirLatency.WithLabelValues(o.Model, "predict", entry).Observe(float64(o.Took.Microseconds()))
+}
+
+type goodKey struct{ protocol, model, version, signature string }
+
+// goodSeries are the series of the successful predictions of one key.
+type goodSeries struct {
+	requests, theirRequests prometheus.Counter
+	latency, theirLatency   prometheus.Observer
+}
+
+func (g *goodSeries) add(took time.Duration) {
+	g.requests.Inc()
+	g.latency.Observe(took.Seconds())
+	g.theirRequests.Inc()
+	g.theirLatency.Observe(float64(took.Microseconds()))
+}
+
+func (m *metrics) goodSeries(k goodKey) *goodSeries {
+	if g, ok := m.good.Load(k); ok {
+		return g.(*goodSeries)
 	}
+	code, entry := inference.OK.String(), "GRPC"
+	if k.protocol == "rest" {
+		entry = "REST"
+	}
+	g, _ := m.good.LoadOrStore(k, &goodSeries{
+		requests: m.requests.WithLabelValues(k.protocol, k.model, k.version, k.signature, code), theirRequests: m.theirRequests.WithLabelValues(k.model, code),
+		latency: m.latency.WithLabelValues(k.protocol, k.model, k.version, k.signature), theirLatency: m.theirLatency.WithLabelValues(k.model, "predict", entry),
+	})
+	return g.(*goodSeries)
 }
 
 // batches returns what one version's batcher calls after each run. The label lookups are made once per signature.
@@ -114,6 +145,12 @@ func (m *metrics) batches(model string, number int64) func(batch.Observation) {
 
 // drop removes the series of a version that is gone.
 func (m *metrics) drop(model string, number int64) {
+	m.good.Range(func(k, _ any) bool {
+		if k := k.(goodKey); k.model == model && k.version == strconv.FormatInt(number, 10) {
+			m.good.Delete(k)
+		}
+		return true
+	})
 	labels := prometheus.Labels{"model": model, "version": strconv.FormatInt(number, 10)}
 	for _, v := range []*prometheus.HistogramVec{m.wait, m.runTime, m.rows, m.latency} {
 		v.DeletePartialMatch(labels)
