@@ -18,8 +18,12 @@
 //  5. A refused version stays refused until its files change. Errors that time may cure are retried a bounded number of times.
 //  6. What has been published is not reread: a change in place is reported once.
 //  7. Every runner that a load returned is closed exactly once: by its servable, or directly when it never served.
+//  8. With a [Journal]: a load is written down before it begins; a refusal outlives a restart until the files, the configuration or the
+//     inferd change, or an operator asks; what served when inferd ended serves again, its bytes compared, before anything new is loaded.
+//  9. With a [Journal]: nothing is retired for a version whose files are not yet on disk and summed up. A journal that takes nothing stops
+//     nothing: it is said, and written later.
 //
-// look, settle and plan are functions of values; files are touched in scan.go only, time passes in the loop only.
+// look, settle and plan are functions of values; files are touched in scan.go and seal.go only, time passes in the loop only.
 //
 // [Controller] may be called from any goroutine. The package is not for deciding whether there is memory for a load: the integrator's
 // Load does that and returns RESOURCE_EXHAUSTED, which is retried.
