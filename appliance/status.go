@@ -168,7 +168,7 @@ func (a *Appliance) Status() control.Status {
 		for _, v := range m.Versions {
 			cv := control.Version{Number: v.Number, State: stateOf(public, v.Number), Stage: v.State.String(), Message: v.Reason, Since: v.Since}
 			if v.State == updater.StateLive {
-				cv.Worker = workerOf(live, m.Name, v.Number)
+				cv.Worker, cv.Proof = workerOf(live, m.Name, v.Number), proofOf(v)
 			}
 			out.Versions = append(out.Versions, cv)
 		}

@@ -63,6 +63,7 @@ type Version struct {
 	Message string    `json:"message,omitempty"`
 	Since   time.Time `json:"since"`
 	Worker  *Worker   `json:"worker,omitempty"` // of a live version
+	Proof   *Proof    `json:"proof,omitempty"`  // of a live version
 }
 
 // Worker is the process behind a live version.

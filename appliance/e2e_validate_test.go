@@ -1,0 +1,75 @@
+// e2e_validate_test.go: versions that must not serve, dropped into a running appliance, and what was measured of the one that does.
+package appliance
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/savedmodel"
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+)
+
+func TestValidatedBeforeTraffic(t *testing.T) {
+	s := serve(t, func(cfg *config.Config) {
+		dir := modeltest.Write(t, modeltest.HalfPlusTwo())
+		recordRequest(t, dir, 4)
+		recordRequest(t, dir, 6)
+		moveInto(t, dir, filepath.Join(cfg.ModelsDir, "m"), "1")
+	})
+	v := s.live("m", 1)
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := v.Proof
+	if p == nil || p.LoadMicros <= 0 || p.Unproven != "" {
+		t.Fatalf("%s", text)
+	}
+	if sig := p.Signatures[inference.DefaultSignature]; sig.Recorded != 2 || sig.SlowestRecordedMicros <= 0 || sig.LargestBatch < 2 || sig.RunMicros[1] <= 0 || sig.MemoryBytes <= 0 {
+		t.Errorf("%s", text)
+	}
+	for i, bad := range []struct {
+		name  string
+		model *modeltest.Model
+		spoil func(dir string) error
+		says  []string
+	}{
+		{"an op that reaches out", readsFile(), nil, []string{outerLine, "allow_ops: [MatchingFiles]"}},
+		{"a link that leads out", modeltest.HalfPlusTwo(), func(dir string) error { return os.Symlink("/etc", filepath.Join(dir, "extra")) },
+			[]string{"extra is a symbolic link to /etc"}},
+		{"another shape of input", modeltest.MatrixHalfPlusTwo(), nil, []string{"compared with version 1", "compatibility: any"}},
+		{"a recorded request that fails", modeltest.HalfPlusTwo(), func(dir string) error {
+			path := filepath.Join(dir, savedmodel.WarmupFile)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			return os.WriteFile(path, []byte("no records here, for sure"), 0o644)
+		}, []string{"record 1 of " + savedmodel.WarmupFile}},
+	} {
+		dir := modeltest.Write(t, bad.model)
+		if bad.spoil != nil {
+			if err := bad.spoil(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		number := int64(i + 2)
+		moveInto(t, dir, filepath.Join(s.cfg.ModelsDir, "m"), string('0'+rune(number)))
+		s.staged("m", number, "quarantined", bad.says...)
+		s.ask("m", []float32{4}, []float32{4})
+	}
+}
+
+// moveInto renames a version folder into a base path.
+func moveInto(t *testing.T, dir, base, name string) {
+	t.Helper()
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, filepath.Join(base, name)); err != nil {
+		t.Fatal(err)
+	}
+}
