@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,6 +53,9 @@ func reason(m updater.ModelStatus) string {
 	}
 	for _, v := range m.Versions {
 		if v.Reason != "" {
+			if strings.HasPrefix(v.Reason, "model ") {
+				return v.Reason // a refusal's sentence names model and version
+			}
 			return fmt.Sprintf("version %d: %s", v.Number, v.Reason)
 		}
 	}

@@ -77,13 +77,29 @@ func statusTable(w io.Writer, s *control.Status) {
 		fmt.Fprintf(w, "runtime: %s, isolation %s\n", s.Runtime.Library, s.Runtime.Isolation)
 	}
 	for _, c := range s.Conditions {
-		if c.Message == s.Runtime.Error {
-			continue // said just above
+		if c.Message == s.Runtime.Error || saidBy(c, s.Conditions) {
+			continue
 		}
 		fmt.Fprintf(w, "%s: %s (%s, for %s)\n", c.Severity, indent(c.Message, "  "), c.Code, ago(c.Since))
 	}
 	fmt.Fprintln(w)
 	modelsTable(w, s.Models)
+}
+
+// saidBy reports whether what c says stands in another condition, of which the worse is shown: a model that nothing answers for gives the
+// reason why its version was refused, which is a condition of its own.
+func saidBy(c control.Condition, all []control.Condition) bool {
+	worse := map[string]int{"info": 1, "warning": 2, "unready": 3}
+	for _, o := range all {
+		if o.Code == c.Code || o.Model != c.Model {
+			continue
+		}
+		if strings.Contains(o.Message, c.Message) && worse[o.Severity] >= worse[c.Severity] ||
+			strings.Contains(c.Message, o.Message) && worse[o.Severity] > worse[c.Severity] {
+			return true
+		}
+	}
+	return false
 }
 
 // widestNote is how much of a reason the table of models shows; the whole is among the conditions of `inferd status`.

@@ -1,0 +1,70 @@
+// memory_test.go: the memory limit in force, over recorded trees of /proc and /sys.
+package appliance
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+func TestMemoryLimit(t *testing.T) {
+	const meminfo = "MemTotal:        8388608 kB\nMemFree:          123456 kB\n" // 8 GiB
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  int64
+		why   []string
+	}{
+		{"no cgroup at all", map[string]string{"proc/meminfo": meminfo}, 8 << 30, []string{"no cgroup limits it"}},
+		{"version 2, unlimited", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/user.slice/session-1.scope\n",
+			"sys/fs/cgroup/user.slice/memory.max": "max\n", "sys/fs/cgroup/user.slice/session-1.scope/memory.max": "max\n",
+		}, 8 << 30, []string{"no cgroup limits it"}},
+		{"version 2, a unit's MemoryMax", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/system.slice/inferd.service\n",
+			"sys/fs/cgroup/system.slice/memory.max": "max\n", "sys/fs/cgroup/system.slice/inferd.service/memory.max": "2147483648\n",
+		}, 2 << 30, []string{"memory.max of cgroup /system.slice/inferd.service", "the machine has 8.0 GiB"}},
+		{"version 2, the slice is tighter than the unit", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/system.slice/inferd.service\n",
+			"sys/fs/cgroup/system.slice/memory.max": "1073741824\n", "sys/fs/cgroup/system.slice/inferd.service/memory.max": "2147483648\n",
+		}, 1 << 30, []string{"memory.max of cgroup /system.slice;"}},
+		{"version 2, a container that sees only its own group", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "536870912\n",
+		}, 512 << 20, []string{"memory.max of cgroup /;"}},
+		{"version 2, a container with the host's path", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/../../docker/abc\n", "sys/fs/cgroup/memory.max": "536870912\n",
+		}, 512 << 20, []string{"cgroup /;"}},
+		{"version 1", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "12:cpu,cpuacct:/x\n7:memory:/docker/abc\n1:name=systemd:/docker/abc\n0::/init.scope\n",
+			"sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "1073741824\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes":            "9223372036854771712\n",
+		}, 1 << 30, []string{"memory.limit_in_bytes of cgroup /docker/abc"}},
+		{"version 1, a container with the host's path", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "7:hugetlb,memory:/docker/abc\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n",
+		}, 1 << 30, []string{"cgroup /;"}},
+		{"version 1, unlimited", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "7:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+		}, 8 << 30, []string{"no cgroup limits it"}},
+		{"a limit above the machine", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "99999999999\n",
+		}, 8 << 30, []string{"no cgroup limits it"}},
+		{"no meminfo, a limit", map[string]string{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "4096\n"}, 4096, []string{"cgroup /a"}},
+		{"nothing can be read", nil, 0, []string{"/proc/meminfo cannot be read"}},
+		{"nonsense", map[string]string{"proc/meminfo": "MemTotal: lots\n", "proc/self/cgroup": "::::\nx\n0::\n\n"}, 0, nil},
+	} {
+		root := fstest.MapFS{}
+		for path, text := range c.files {
+			root[path] = &fstest.MapFile{Data: []byte(text)}
+		}
+		got, why := memoryLimit(root)
+		if got != c.want {
+			t.Errorf("%s: %d (%s), want %d", c.name, got, why, c.want)
+		}
+		for _, w := range c.why {
+			if !strings.Contains(why, w) {
+				t.Errorf("%s: because %q, which lacks %q", c.name, why, w)
+			}
+		}
+	}
+}
