@@ -127,7 +127,7 @@ func TestDrain(t *testing.T) {
 		err error
 	}
 	answers := make(chan answer, 2)
-	x := []float32{2000}
+	x := []float32{3000}
 	go func() {
 		y, err := s.askREST(context.Background(), "slow", x)
 		answers <- answer{y, err}
