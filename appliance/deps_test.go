@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -74,5 +77,30 @@ func TestImportsGoOneWay(t *testing.T) {
 	}
 	if seen < 5 {
 		t.Fatalf("go list found %d packages, expected the whole module", seen)
+	}
+}
+
+// TestFilesAreShort keeps every file a reader's sitting long. A longer one has two reasons to change.
+func TestFilesAreShort(t *testing.T) {
+	const most = 620
+	out, err := exec.CommandContext(t.Context(), "git", "-C", "..", "ls-files", "*.go", "*.c", "*.py", "*.sh").Output()
+	if err != nil {
+		t.Skipf("not a git checkout: %v", err)
+	}
+	files := strings.Fields(string(out))
+	if len(files) < 50 {
+		t.Fatalf("git names %d files", len(files))
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(filepath.Join("..", name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed and not committed yet
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), "\n"); n > most {
+			t.Errorf("%s has %d lines, at most %d are wanted: split it where it has two reasons to change", name, n, most)
+		}
 	}
 }

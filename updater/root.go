@@ -1,0 +1,137 @@
+// root.go: the models directory, whose every folder is a model.
+package updater
+
+import (
+	"time"
+)
+
+// rootDir is the models directory.
+type rootDir struct {
+	dir     string
+	wake    sleeper
+	pending bool // a look is queued or under way
+	again   bool // a hint came meanwhile
+	looked  bool
+	last    time.Time            // the end of the last look
+	due     time.Time            // of the next look
+	absent  map[string]time.Time // since when a model's folder is gone
+	problem string
+}
+
+func (r *rootDir) hint(l *loop, now time.Time) {
+	if r.pending {
+		r.again = true
+		return
+	}
+	if t := r.last.Add(lookGap); t.After(now) {
+		now = t
+	}
+	if r.due.IsZero() || now.Before(r.due) {
+		r.due = now
+	}
+	l.wakeAt(&r.wake, r.due)
+}
+
+func (l *loop) tendRoot(now time.Time) {
+	r := l.root
+	if r.pending {
+		return
+	}
+	if r.due.After(now) {
+		l.wakeAt(&r.wake, r.due)
+		return
+	}
+	r.pending = true
+	var j *job
+	j = l.looks.add(func() {
+		go func() {
+			found := l.c.lookAt(r.dir)
+			l.post(func() {
+				l.looks.end(j)
+				r.pending = false
+				if !l.stopping {
+					l.sawRoot(found, time.Now())
+				}
+			})
+		}()
+	})
+}
+
+// sawRoot makes a model of every folder, and removes those whose folder is gone.
+func (l *loop) sawRoot(found rootLook, now time.Time) {
+	r := l.root
+	r.last, r.due = now, now.Add(l.poll())
+	if r.again {
+		r.again, r.due = false, now.Add(lookGap)
+	}
+	problem := found.Hint
+	if found.Err != nil {
+		problem = found.Err.Error()
+	} else if len(found.Skipped) > 0 {
+		problem = "folders whose names no request can carry are left out, rename them: " + quoteAll(found.Skipped)
+	}
+	if problem != r.problem {
+		r.problem = problem
+		if problem != "" {
+			l.log.Warn("models directory has a problem", "path", r.dir, "reason", problem)
+		}
+		l.c.publish(func(p *published) { p.problem = problem })
+	}
+	if found.Base == baseThere {
+		l.sawFolders(found.Models, now)
+	}
+	if l.watcher != nil {
+		l.watcher.set(rootOwner, found.Watch)
+	}
+	r.looked = true
+	l.wakeAt(&r.wake, r.due)
+	l.checkScanned()
+}
+
+func (l *loop) sawFolders(names []string, now time.Time) {
+	r := l.root
+	taken := make(map[string]bool)
+	for _, m := range l.models {
+		if m.configured {
+			taken[m.BasePath] = true
+		}
+	}
+	absent := make(map[string]time.Time)
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		config := Model{Name: name, BasePath: joinPath(r.dir, name)}
+		if m := l.models[name]; (m != nil && m.configured) || taken[config.BasePath] {
+			continue
+		}
+		there[name] = true
+		l.o.Discovered(&config)
+		m := l.models[name]
+		switch {
+		case m == nil:
+			m = l.add(config)
+			l.log.Info("model found", "model", name, "path", config.BasePath)
+		case !m.gone:
+			continue
+		}
+		l.reconfigure(m, config, now)
+	}
+	for _, name := range sortedKeys(l.models) {
+		m := l.models[name]
+		if m.configured || m.gone || there[name] {
+			continue
+		}
+		since, ok := r.absent[name]
+		if !ok {
+			since = now
+		}
+		if now.Sub(since) >= l.o.EmptyGrace {
+			l.remove(m, "its folder in the models directory is gone, or is a configured model's now", now)
+			continue
+		}
+		absent[name] = since
+		if t := since.Add(l.o.EmptyGrace); t.Before(r.due) {
+			r.due = t
+		}
+	}
+	r.absent = absent
+}
