@@ -92,7 +92,7 @@ func (s *server) end(ctx context.Context) error {
 // kill ends it in any case and removes its folders. Its workers die with it.
 func (s *server) kill() {
 	_ = s.cmd.Process.Kill()
-	<-s.ended
+	<-s.ended //nolint:errcheck // it was killed
 	s.client.Close()
 	_ = s.log.Close()
 	_ = os.RemoveAll(s.dir)
