@@ -39,6 +39,9 @@ type Options struct {
 	Log     *slog.Logger // nil discards
 	// Ignored is what TensorFlow Serving's command line asked for and inferd does not do; each is logged once.
 	Ignored []config.Ignored
+	// BesideOthers lets the appliance go without the state file and the operators' socket where another one has them, or where they cannot
+	// be made: TensorFlow Serving needs neither, and several may run beside each other. What was configured by name is needed all the same.
+	BesideOthers bool
 	// Executable is the binary that workers run; empty means this one.
 	Executable string
 	// Ready, when not nil, is called once with the bound addresses when the doors are open.
@@ -153,7 +156,7 @@ func (a *Appliance) workerLine(model string, version int64, line string) {
 
 // Run opens the doors and serves until ctx ends, then drains and returns nil. Any other end is an error.
 func (a *Appliance) Run(ctx context.Context) error {
-	if err := a.journal.open(a.cfg.StateDir, a.log); err != nil {
+	if err := a.journal.open(a.cfg.StateDir, a.log); err != nil && !a.opts.BesideOthers {
 		return err
 	}
 	defer func() {
@@ -161,7 +164,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 			a.log.Warn("state file was not closed cleanly", "err", err)
 		}
 	}()
-	if err := a.doors.open(a.cfg); err != nil {
+	socketless, err := a.doors.open(a.cfg, a.opts.BesideOthers)
+	if err != nil {
 		return err
 	}
 	for _, i := range a.opts.Ignored {
@@ -170,10 +174,13 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if w := a.cfg.OpenWarning(); w != "" {
 		a.log.Warn("ports are open", "reason", w)
 	}
+	if socketless != nil {
+		a.log.Warn("operator verbs do not reach this inferd; --listen.control=PATH gives it a socket", "err", socketless)
+	}
 	if a.load.missing != nil {
 		a.log.Error("no TensorFlow runtime, nothing can be served", "err", a.load.missing)
 	}
-	err := runStages(ctx, []stage{
+	err = runStages(ctx, []stage{
 		{"worker host", func(ctx context.Context, ready func()) error { ready(); return a.load.host.Run(ctx) }},
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
@@ -188,8 +195,9 @@ type doors struct {
 	grpc, http, grpcSocket, control net.Listener
 }
 
-// open binds every configured address, or none.
-func (d *doors) open(cfg *config.Config) (err error) {
+// open binds every configured address, or none. With besideOthers it goes without an operators' socket that was not configured and cannot
+// be had, and socketless says why.
+func (d *doors) open(cfg *config.Config, besideOthers bool) (socketless, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range d.all() {
@@ -205,7 +213,7 @@ func (d *doors) open(cfg *config.Config) (err error) {
 			continue
 		}
 		if *o.l, err = net.Listen("tcp", o.addr); err != nil {
-			return refusedDoor(cfg, o.key, o.addr, err)
+			return nil, refusedDoor(cfg, o.key, o.addr, err)
 		}
 		if n := cfg.Limits.MaxConnections; n > 0 {
 			*o.l = netutil.LimitListener(*o.l, n)
@@ -213,14 +221,16 @@ func (d *doors) open(cfg *config.Config) (err error) {
 	}
 	if path := cfg.Listen.GRPCSocket; path != "" {
 		if d.grpcSocket, err = control.Listen(path); err != nil {
-			return refusedDoor(cfg, "listen.grpc_socket", path, err)
+			return nil, refusedDoor(cfg, "listen.grpc_socket", path, err)
 		}
 	}
 	path := cfg.ControlSocket()
 	if d.control, err = control.Listen(path); err != nil {
-		return refusedDoor(cfg, "listen.control", path, err)
+		if err = refusedDoor(cfg, "listen.control", path, err); besideOthers && cfg.Listen.Control == "" {
+			socketless, err = err, nil
+		}
 	}
-	return nil
+	return socketless, err
 }
 
 // refusedDoor says in one sentence, with the key and where it was set, why a door cannot be opened.

@@ -26,11 +26,12 @@ type stateJournal struct {
 // open opens the state file. The only error is that another process has it.
 func (j *stateJournal) open(dir string, log *slog.Logger) error {
 	db, err := storage.Open(filepath.Join(dir, stateFile), storage.Options{Log: log})
-	if errors.Is(err, storage.ErrLocked) {
-		return fmt.Errorf("%w; is another inferd running? stop it, or give this one another state_dir", err)
-	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if errors.Is(err, storage.ErrLocked) {
+		j.err = fmt.Errorf("nothing is remembered over a restart: %w", err)
+		return fmt.Errorf("%w; is another inferd running? stop it, or give this one another state_dir", err)
+	}
 	if err != nil {
 		j.err = fmt.Errorf("nothing is remembered over a restart: %w", err)
 		log.Error("no state file: nothing is remembered over a restart", "err", err)

@@ -40,7 +40,7 @@ type Listen struct {
 	GRPC       string `yaml:"grpc" doc:"host:port for gRPC. Empty: off. An empty host means every interface."`
 	HTTP       string `yaml:"http" doc:"host:port for REST, metrics and health. Empty: off."`
 	GRPCSocket string `yaml:"grpc_socket" doc:"Path of a unix socket for gRPC, beside the port. Empty: off."`
-	Control    string `yaml:"control" doc:"Path of the unix socket for operator verbs. Empty: /run/inferd/control.sock where that can be written, else inferd/control.sock under XDG_RUNTIME_DIR, else control.sock in state_dir, else, where that path is too long for a socket, inferd-UID/control.sock in the directory for temporary files."`
+	Control    string `yaml:"control" doc:"Path of the unix socket for operator verbs. Empty: /run/inferd/control.sock where that can be written, else inferd/control.sock under XDG_RUNTIME_DIR, else control.sock in state_dir, else, where that cannot be written or its path is too long for a socket, inferd-UID/control.sock in the directory for temporary files."`
 }
 
 // Model is one listed model.

@@ -211,25 +211,27 @@ func TestControlSocket(t *testing.T) {
 	for name, c := range map[string]struct {
 		configured, xdg, state string
 		writable               []string
-		squatted               bool
+		closed, squatted       bool // state; the folder among the temporary files
 		want                   string
 	}{
-		"configured":          {"/x/y.sock", "/run/user/1", "/s", []string{"/run"}, false, "/x/y.sock"},
-		"service":             {"", "", "/s", []string{"/run/inferd"}, false, "/run/inferd/control.sock"},
-		"root":                {"", "/run/user/0", "/s", []string{"/run", "/run/user/0"}, false, "/run/inferd/control.sock"},
-		"user":                {"", "/run/user/1", "/s", []string{"/run/user/1"}, false, "/run/user/1/inferd/control.sock"},
-		"user without a dir":  {"", "/gone", "/s", nil, false, "/s/control.sock"},
-		"nothing at all":      {"", "", "/s", nil, false, "/s/control.sock"},
-		"empty is not a path": {"", "", "/s", []string{""}, false, "/s/control.sock"},
-		"long runtime dir":    {"", long, "/s", []string{long}, false, "/s/control.sock"},
-		"long state dir":      {"", "", long, nil, false, "/tmp/inferd-7/control.sock"},
-		"long and squatted":   {"", "", long, nil, true, long + "/control.sock"},
-		"long and configured": {long + "/x.sock", "", "/s", nil, false, long + "/x.sock"},
+		"configured":          {"/x/y.sock", "/run/user/1", "/s", []string{"/run"}, false, false, "/x/y.sock"},
+		"service":             {"", "", "/s", []string{"/run/inferd"}, false, false, "/run/inferd/control.sock"},
+		"root":                {"", "/run/user/0", "/s", []string{"/run", "/run/user/0"}, false, false, "/run/inferd/control.sock"},
+		"user":                {"", "/run/user/1", "/s", []string{"/run/user/1"}, false, false, "/run/user/1/inferd/control.sock"},
+		"user without a dir":  {"", "/gone", "/s", nil, false, false, "/s/control.sock"},
+		"nothing at all":      {"", "", "/s", nil, false, false, "/s/control.sock"},
+		"empty is not a path": {"", "", "/s", []string{""}, false, false, "/s/control.sock"},
+		"long runtime dir":    {"", long, "/s", []string{long}, false, false, "/s/control.sock"},
+		"long state dir":      {"", "", long, nil, false, false, "/tmp/inferd-7/control.sock"},
+		"long and squatted":   {"", "", long, nil, false, true, long + "/control.sock"},
+		"long and configured": {long + "/x.sock", "", "/s", nil, false, false, long + "/x.sock"},
+		"closed state dir":    {"", "", "/s", nil, true, false, "/tmp/inferd-7/control.sock"},
+		"nowhere at all":      {"", "", "/s", nil, true, true, "/s/control.sock"},
 	} {
 		config := &Config{StateDir: c.state, Listen: Listen{Control: c.configured}}
 		got := config.controlSocket(places{
 			env: func(string) string { return c.xdg }, writable: func(dir string) bool { return slices.Contains(c.writable, dir) },
-			private: func(string) bool { return !c.squatted }, temp: "/tmp", uid: 7,
+			makeable: func(string) bool { return !c.closed }, private: func(string) bool { return !c.squatted }, temp: "/tmp", uid: 7,
 		})
 		if got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
@@ -238,7 +240,8 @@ func TestControlSocket(t *testing.T) {
 }
 
 func TestFindControlSocket(t *testing.T) {
-	everywhere := places{env: func(string) string { return "/xdg" }, writable: func(string) bool { return true }, private: func(string) bool { return true }, temp: "/tmp", uid: 7}
+	yes := func(string) bool { return true }
+	everywhere := places{env: func(string) string { return "/xdg" }, writable: yes, makeable: yes, private: yes, temp: "/tmp", uid: 7}
 	for want, there := range map[string][]string{
 		"/run/inferd/control.sock":   {"/s/control.sock", "/run/inferd/control.sock"},
 		"/xdg/inferd/control.sock":   {"/xdg/inferd/control.sock", "/tmp/inferd-7/control.sock"},
@@ -254,6 +257,18 @@ func TestFindControlSocket(t *testing.T) {
 	c := &Config{Listen: Listen{Control: "/configured"}}
 	if got := c.findControlSocket(everywhere, func(string) bool { return false }, nil); got != "/configured" {
 		t.Error(got)
+	}
+}
+
+func TestMayMake(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{dir: true, filepath.Join(dir, "a", "b"): true, filepath.Join(dir, "file", "b"): false} {
+		if got := mayMake(path); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
 	}
 }
 

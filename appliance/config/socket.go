@@ -13,13 +13,15 @@ const socketName = "control.sock"
 // ControlSocket is the path of the operators' socket: the configured one, else the first place where this user may write and whose name
 // is no longer than a unix socket's may be.
 func (c *Config) ControlSocket() string {
-	return c.controlSocket(places{env: os.Getenv, writable: func(dir string) bool { return mayWrite(dir) == nil }, private: private, temp: os.TempDir(), uid: os.Getuid()})
+	return c.controlSocket(places{env: os.Getenv, writable: func(dir string) bool { return mayWrite(dir) == nil }, makeable: mayMake, private: private,
+		temp: os.TempDir(), uid: os.Getuid()})
 }
 
 // FindControlSocket is where a client looks: the configured path, else the first of the places of [Config.ControlSocket] where a socket
 // lies, for the service may run as another user. Where none lies it is ControlSocket itself.
 func (c *Config) FindControlSocket() string {
-	p := places{env: os.Getenv, writable: func(string) bool { return true }, private: private, temp: os.TempDir(), uid: os.Getuid()}
+	anywhere := func(string) bool { return true }
+	p := places{env: os.Getenv, writable: anywhere, makeable: anywhere, private: private, temp: os.TempDir(), uid: os.Getuid()}
 	return c.findControlSocket(p, func(path string) bool {
 		st, err := os.Stat(path)
 		return err == nil && st.Mode()&fs.ModeSocket != 0
@@ -42,7 +44,8 @@ func (c *Config) findControlSocket(p places, there func(path string) bool, other
 type places struct {
 	env      func(string) string
 	writable func(dir string) bool
-	private  func(dir string) bool // dir is nobody else's
+	makeable func(dir string) bool // it is writable, or can be made
+	private  func(dir string) bool // it is nobody else's
 	temp     string
 	uid      int
 }
@@ -54,7 +57,7 @@ func (c *Config) controlSocket(p places) string {
 	if all := c.socketPlaces(p); len(all) > 0 {
 		return all[0]
 	}
-	return filepath.Join(c.StateDir, socketName) // too long, and whoever opens it says so
+	return filepath.Join(c.StateDir, socketName) // it cannot be used, and whoever opens it says why
 }
 
 // socketPlaces are the paths that can be used, the best first.
@@ -66,7 +69,9 @@ func (c *Config) socketPlaces(p places) (paths []string) {
 	if dir := p.env("XDG_RUNTIME_DIR"); dir != "" && p.writable(dir) {
 		paths = append(paths, filepath.Join(dir, "inferd", socketName))
 	}
-	paths = append(paths, filepath.Join(c.StateDir, socketName))
+	if p.makeable(c.StateDir) {
+		paths = append(paths, filepath.Join(c.StateDir, socketName))
+	}
 	// Anybody may make a folder of that name in a directory for temporary files, and would then be trusted with what operators send.
 	if dir := filepath.Join(p.temp, "inferd-"+strconv.Itoa(p.uid)); p.private(dir) {
 		paths = append(paths, filepath.Join(dir, socketName))

@@ -12,6 +12,7 @@
 //	mode FILE OCTAL            wants FILE's permissions
 //	file f32 FILE NUMBERS...   writes little-endian floats; file npy FILE SHAPE NUMBERS... the same as NumPy does; file zeros FILE SIZE
 //	get URL                    prints the status and the body of a page
+//	page URL                   waits until the page is there and answers 200
 //	long VAR DIR N             sets $VAR to a path in DIR of N bytes
 package main
 
@@ -94,7 +95,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "model": cmdModel, "answers": cmdAnswers, "ready": cmdReady, "refused": cmdRefused, "freeport": cmdFreePort, "json": cmdJSON, "hold": cmdHold, "end": cmdEnd, "mode": cmdMode,
-			"file": cmdFile, "get": cmdGet, "long": cmdLong,
+			"file": cmdFile, "get": cmdGet, "page": cmdPage, "long": cmdLong,
 		},
 	})
 }
@@ -294,6 +295,23 @@ func cmdGet(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = io.Copy(&body, resp.Body)
 	ts.Check(err)
 	fmt.Fprintf(ts.Stdout(), "%d\n%s", resp.StatusCode, &body)
+}
+
+func cmdPage(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, len(args) == 1, "page URL")
+	poll(ts, args[0], func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, args[0], nil)
+		ts.Check(err)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		return nil
+	})
 }
 
 func cmdLong(ts *testscript.TestScript, neg bool, args []string) {

@@ -86,7 +86,7 @@ func serveCommand(e *env) *cobra.Command {
 		if err := readable(cfg); err != nil {
 			return err
 		}
-		return run(cmd.Context(), cfg, nil, e)
+		return run(cmd.Context(), cfg, e, appliance.Options{})
 	}
 	return cmd
 }
@@ -125,18 +125,19 @@ func servingCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, ignored, e)
+			return run(cmd.Context(), cfg, e, appliance.Options{Ignored: ignored, BesideOthers: true})
 		},
 	}
 }
 
 // run is the appliance until ctx ends.
-func run(ctx context.Context, cfg *config.Config, ignored []config.Ignored, e *env) error {
+func run(ctx context.Context, cfg *config.Config, e *env, opts appliance.Options) error {
 	log, err := appliance.NewLogger(e.err, cfg.Log)
 	if err != nil {
 		return err
 	}
-	a, err := appliance.New(cfg, appliance.Options{Version: version, Log: log, Ignored: ignored})
+	opts.Version, opts.Log = version, log
+	a, err := appliance.New(cfg, opts)
 	if err != nil {
 		return err
 	}
