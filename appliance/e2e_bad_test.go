@@ -169,7 +169,7 @@ func TestNoRuntime(t *testing.T) {
 				t.Errorf("it says %q, want %q in it", st.Runtime.Error, c.says)
 			}
 			s.logs.wait(t, "level", "ERROR", "msg", "no TensorFlow runtime", "err", c.says[0])
-			s.staged("m", 1, "quarantined", append(c.says, "no TensorFlow runtime")...)
+			s.staged("m", 1, "quarantined", append(c.says, "no TensorFlow runtime", "give inferd a runtime")...)
 			for _, path := range []string{"/healthz", "/v2/health/live"} {
 				if code, body := s.get(path); code != 200 {
 					t.Errorf("%s answers %d %s", path, code, body)

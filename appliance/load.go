@@ -117,7 +117,7 @@ func settings(c updater.Candidate) config.Model {
 func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runner, error) {
 	if l.library == "" {
 		return nil, &inference.Error{Code: inference.FailedPrecondition, Reason: inference.ReasonRuntime, Model: c.Model.Name, Version: c.Number,
-			Msg: "no TensorFlow runtime: " + l.missing.Error(), Err: l.missing}
+			Msg: "no TensorFlow runtime: " + l.missing.Error(), Err: inference.ErrNoRuntime}
 	}
 	m := settings(c)
 	load := worker.Load{

@@ -49,6 +49,8 @@ var (
 	ErrWorkerDied = errors.New("worker died")
 	// ErrRunTimeout: the run passed run_timeout, and its worker was ended for it.
 	ErrRunTimeout = errors.New("run passed run_timeout")
+	// ErrNoRuntime: there is no TensorFlow to load a version with, which is no fault of the version.
+	ErrNoRuntime = errors.New("no TensorFlow runtime")
 	// ErrClosed: the object was closed.
 	ErrClosed = errors.New("closed")
 )

@@ -259,6 +259,8 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		l.note(m, "failed", v.number, reason)
 		v.state = StateSeen // not by set: the public state stays LOADING, as TensorFlow Serving's does between retries
 		l.log.Warn("version did not load: it is tried again", "model", m.Name, "version", v.number, "err", out.err, "wait", wait.String(), "instead", m.servingText())
+	case errors.Is(out.err, inference.ErrNoRuntime):
+		l.refuseFor(m, v, inference.FailedPrecondition, "it cannot be loaded: "+message(out.err), "nothing is wrong with the version: give inferd a runtime and start it again")
 	case out.err != nil:
 		l.refuse(m, v, inference.AsError(out.err).Code, "it could not be loaded and run: "+message(out.err))
 	default:

@@ -347,9 +347,13 @@ func (l *loop) show(m *model, v *version) {
 
 // refuse ends a version's way; whatever serves keeps serving.
 func (l *loop) refuse(m *model, v *version, code inference.Code, reason string) {
+	l.refuseFor(m, v, code, reason, "put right what is in "+v.dir+" and it is tried again, or publish a higher number")
+}
+
+// refuseFor is refuse with another advice than to look at the version's files.
+func (l *loop) refuseFor(m *model, v *version, code inference.Code, reason, advice string) {
 	v.code = code
-	l.set(m, v, StateQuarantined, fmt.Sprintf("model %s version %d refused: %s; %s; put right what is in %s and it is tried again, or publish a higher number",
-		m.Name, v.number, reason, m.servingText(), v.dir))
+	l.set(m, v, StateQuarantined, fmt.Sprintf("model %s version %d refused: %s; %s; %s", m.Name, v.number, reason, m.servingText(), advice))
 	l.noteRefused(m, v)
 	l.log.Error("version refused", "model", m.Name, "version", v.number, "err", reason, "code", code.String(), "instead", m.servingText(), "path", v.dir)
 }
