@@ -121,6 +121,10 @@ func TestOpenFindsWhatTheLibraryNeedsBesideIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	link(framework, filepath.Join(dir, "tensorflow.libs", "libtensorflow_framework.so.2"))
+	others, _ := filepath.Glob(filepath.Join(filepath.Dir(library), "libomp*")) // arm64's wheel has it beside
+	for _, other := range others {
+		link(other, filepath.Join(dir, "tensorflow.libs", filepath.Base(other)))
+	}
 	if out, err := child(t, "open "+path); err != nil {
 		t.Errorf("with it: %v: %s", err, out)
 	}
