@@ -120,6 +120,9 @@ func modelsTable(w io.Writer, models []control.Model) {
 			pid, memory, words := "-", "-", strings.TrimPrefix(v.Message, fmt.Sprintf("model %s version %d refused: ", m.Name, v.Number))
 			if k := v.Worker; k != nil {
 				pid, memory = strconv.Itoa(k.PID), fmt.Sprintf("%.1f MB", float64(k.PrivateBytes)/1e6)
+				if k.Device != "" {
+					pid += " on GPU " + k.Device
+				}
 				if k.PID == 0 {
 					pid, memory = k.State, "-" // it is being replaced
 				}

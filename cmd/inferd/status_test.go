@@ -44,17 +44,19 @@ func TestModelsTable(t *testing.T) {
 	now := time.Now()
 	modelsTable(&b, []control.Model{
 		{Name: "good", Versions: []control.Version{{Number: 2, State: "AVAILABLE", Stage: "live", Since: now, Worker: &control.Worker{PID: 7, State: "live", PrivateBytes: 12_340_000}}}},
+		{Name: "fast", Versions: []control.Version{{Number: 1, State: "AVAILABLE", Stage: "live", Since: now, Worker: &control.Worker{PID: 8, State: "live", Device: "0"}}}},
 		{Name: "down", Versions: []control.Version{{Number: 1, State: "AVAILABLE", Stage: "live", Since: now, Worker: &control.Worker{State: "restarting", Restarts: 2, LastDeath: "signal: killed"}}}},
 		{Name: "bad", Versions: []control.Version{{Number: 1, State: "END", Stage: "quarantined", Since: now, Message: "model bad version 1 refused: " + strings.Repeat("long ", 100)}}},
 		{Name: "empty", Problem: "holds no\nversion"},
 	})
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	if len(lines) != 5 {
+	if len(lines) != 6 {
 		t.Fatalf("%d lines:\n%s", len(lines), &b)
 	}
 	for i, want := range [][]string{
 		{"MODEL", "VERSION", "STATE", "FOR", "WORKER", "MEMORY", "NOTE"},
 		{"good", "2", "AVAILABLE", "0s", "7", "12.3", "MB", "-"},
+		{"fast", "1", "AVAILABLE", "0s", "8", "on", "GPU", "0", "0.0", "MB", "-"},
 		{"down", "1", "AVAILABLE", "0s", "restarting", "-", "restarted", "2", "times,", "last:", "signal:", "killed"},
 		{"bad", "1", "END", "(quarantined)", "0s", "-", "-", "long"},
 		{"empty", "-", "-", "-", "-", "-", "holds", "no", "version"},
@@ -67,7 +69,7 @@ func TestModelsTable(t *testing.T) {
 		}
 	}
 	at := strings.Index(lines[0], "NOTE")
-	if lines[1][at] != '-' || lines[4][at] != 'h' {
+	if lines[1][at] != '-' || lines[5][at] != 'h' {
 		t.Errorf("the columns do not stand under each other:\n%s", &b)
 	}
 }
