@@ -5,6 +5,30 @@ import (
 	"time"
 )
 
+// turns are when a path is looked at: a model's base path, or the models directory.
+type turns struct {
+	wake    sleeper
+	pending bool      // a look is queued or under way
+	again   bool      // a hint came meanwhile
+	due     time.Time // of the next look
+	ended   time.Time // the last look's end
+}
+
+// hint asks for a look as soon as the gap between looks allows.
+func (t *turns) hint(l *loop, now time.Time) {
+	if t.pending {
+		t.again = true
+		return
+	}
+	if next := t.ended.Add(lookGap); next.After(now) {
+		now = next
+	}
+	if t.due.IsZero() || now.Before(t.due) {
+		t.due = now
+	}
+	l.wakeAt(&t.wake, t.due)
+}
+
 // startLook queues a look.
 func (l *loop) startLook(m *model) {
 	m.pending = true

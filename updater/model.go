@@ -27,11 +27,7 @@ type model struct {
 	verdict    bool
 	dirty      bool // the public status is behind
 
-	wake    sleeper
-	pending bool // a look is queued or under way
-	again   bool // a hint came meanwhile
-	due     time.Time
-	ended   time.Time // the last look's end
+	turns
 
 	looked     bool
 	base       baseState
@@ -153,21 +149,6 @@ func (v *version) phase(m *model, o *Options, now time.Time) phase {
 	default:
 		return phaseReady
 	}
-}
-
-// hint asks for a look as soon as the gap between looks allows.
-func (m *model) hint(l *loop, now time.Time) {
-	if m.pending {
-		m.again = true
-		return
-	}
-	if t := m.ended.Add(lookGap); t.After(now) {
-		now = t
-	}
-	if m.due.IsZero() || now.Before(m.due) {
-		m.due = now
-	}
-	l.wakeAt(&m.wake, m.due)
 }
 
 // tend does what is due for the model. It is called whenever something about it has changed, and may be called at any time.

@@ -7,29 +7,11 @@ import (
 
 // rootDir is the models directory.
 type rootDir struct {
-	dir     string
-	wake    sleeper
-	pending bool // a look is queued or under way
-	again   bool // a hint came meanwhile
+	dir string
+	turns
 	looked  bool
-	last    time.Time            // the end of the last look
-	due     time.Time            // of the next look
 	absent  map[string]time.Time // since when a model's folder is gone
 	problem string
-}
-
-func (r *rootDir) hint(l *loop, now time.Time) {
-	if r.pending {
-		r.again = true
-		return
-	}
-	if t := r.last.Add(lookGap); t.After(now) {
-		now = t
-	}
-	if r.due.IsZero() || now.Before(r.due) {
-		r.due = now
-	}
-	l.wakeAt(&r.wake, r.due)
 }
 
 func (l *loop) tendRoot(now time.Time) {
@@ -60,7 +42,7 @@ func (l *loop) tendRoot(now time.Time) {
 // sawRoot makes a model of every folder, and removes those whose folder is gone.
 func (l *loop) sawRoot(found rootLook, now time.Time) {
 	r := l.root
-	r.last, r.due = now, now.Add(l.poll())
+	r.ended, r.due = now, now.Add(l.poll())
 	if r.again {
 		r.again, r.due = false, now.Add(lookGap)
 	}
