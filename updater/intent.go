@@ -163,6 +163,7 @@ func (l *loop) retry(m *model, number int64, by string) (string, error) {
 	if m.rec.Back != nil && m.rec.Back.From == number {
 		m.rec.Back = nil
 	}
+	l.pardon(m, found)
 	switch found.state {
 	case StateLive, StateDraining, StateValidating, StateLoading, StateWarming:
 		l.noteBy(m, "retry", number, "", by)

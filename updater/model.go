@@ -76,6 +76,7 @@ type version struct {
 	sealed, sealing, torn, unsealed bool
 	sealAt                          time.Time // of the next try
 	proof                           Proof
+	doom                            *doom // why it must not serve although it did; nil while there is nothing against it
 }
 
 // ordered is every version, highest number first, the live one first where two folders have one number.
@@ -128,6 +129,9 @@ func (v *version) phase(m *model, o *Options, now time.Time) phase {
 		}
 		return phaseLive
 	case StateDraining:
+		if v.doom != nil {
+			return phaseRefused
+		}
 		return phaseLeaving
 	case StateQuarantined:
 		return phaseRefused
@@ -260,7 +264,7 @@ func (l *loop) step(m *model, now time.Time) {
 	for _, dir := range a.Retire {
 		v := m.versions[dir]
 		why := "the policy wants others: " + policy.String()
-		if reason, held := m.heldBack(v); held {
+		if reason, held := m.barred(v); held {
 			why = reason
 		}
 		switch {
@@ -389,9 +393,13 @@ func (l *loop) drain(m *model, v *version, servable inference.Servable, drained 
 			}
 			v.tried, v.incomplete, v.final, v.info = "", "", false, nil
 			v.loaded, v.changed, v.proof, v.attempts = "", false, Proof{}, 0
-			why, _ := m.heldBack(v)
-			l.set(m, v, StateRetired, why)
 			l.log.Info("version unloaded", "model", m.Name, "version", v.number)
+			if v.doom != nil {
+				l.meetDoom(m, v)
+			} else {
+				why, _ := m.heldBack(v)
+				l.set(m, v, StateRetired, why)
+			}
 			if !v.present {
 				l.drop(m, v)
 			}

@@ -175,6 +175,9 @@ func (l *loop) resolveFirst(m *model) {
 
 // barred reports whether the version has to wait although the policy may want it, and why.
 func (m *model) barred(v *version) (string, bool) {
+	if v.doom != nil {
+		return v.doom.reason, true
+	}
 	if why, held := m.heldBack(v); held {
 		return why, true
 	}
