@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -96,6 +97,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		Journal: a.journal, Build: opts.Version + " " + a.load.library,
+		KeepDir: filepath.Join(cfg.StateDir, keptDir), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
 		ModelsDir: cfg.ModelsDir, Models: a.models(),
 		Discovered: func(m *updater.Model) {
 			c, _ := cfg.Model(m.Name)
@@ -103,7 +105,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		},
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
-		Read:         a.load.read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
+		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Serve: a.load.serve, Decode: rpc.DecodeRecorded,
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Log:   opts.Log,
@@ -129,6 +131,7 @@ func fill(m *updater.Model, c config.Model) {
 	m.Policy = updater.Policy{All: c.VersionPolicy.All, Specific: c.VersionPolicy.Specific, Latest: c.VersionPolicy.Latest}
 	m.Labels, m.Optional, m.Assert = c.VersionLabels, c.Optional, c.Signatures
 	m.DefaultDeadline, m.StrictShapes = c.DefaultDeadline, c.StrictShapes
+	m.KeepLastGood, m.Retain = c.KeepLastGood, c.Retain
 	m.Compatible, m.AllowNaN = c.Compatibility == config.Compatible, c.NaN == config.Warn
 	m.Settings = c
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/inferd/inferd/appliance/config"
@@ -51,7 +52,7 @@ func TestRestartRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Cut back while nothing ran: the version before serves.
+	// Cut back while nothing ran: the copy of it that is kept serves.
 	path := filepath.Join(folder, "saved_model.pb")
 	info, err := os.Stat(path)
 	if err != nil {
@@ -61,8 +62,68 @@ func TestRestartRemembers(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := run(t, cfg)
-	third.live("m", 1)
-	third.staged("m", 2, "quarantined", "saved_model.pb has")
+	third.live("m", 2)
+	third.ask("m", []float32{5}, []float32{2})
+	third.staged("m", 2, "live", "served from the kept copy", "does not hold what was good")
+	if err := third.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	// Nor is that of any use: the version before serves.
+	copies, err := filepath.Glob(filepath.Join(cfg.StateDir, keptDir, "m", "2-*", "saved_model.pb"))
+	if err != nil || len(copies) != 1 {
+		t.Fatal(copies, err)
+	}
+	if err := os.Truncate(copies[0], 10); err != nil {
+		t.Fatal(err)
+	}
+	fourth := run(t, cfg)
+	fourth.live("m", 1)
+	fourth.staged("m", 2, "quarantined", "saved_model.pb has")
+}
+
+// A worker that dies after its version's files were written over is started again from the kept copy, and a start after the folder
+// was removed with it: the answers stay what they were.
+func TestKeptCopyServes(t *testing.T) {
+	lib := library(t)
+	cfg := testConfig(t, func(cfg *config.Config) { cfg.Runtime.Library = lib })
+	first := run(t, cfg)
+	folder := first.publish("m", 1, modeltest.HalfPlusTwo())
+	first.live("m", 1)
+	st := first.until("version 1 kept", func(st *control.Status) bool { v := version(st, "m", 1); return v != nil && v.KeptCopy != "" })
+	other := t.TempDir()
+	if err := modeltest.Affine(0, 7).Save(other); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"saved_model.pb", shardFile, indexFile} { // in place, as cp does
+		data, err := os.ReadFile(filepath.Join(other, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pid := version(st, "m", 1).Worker.PID
+	kill(t, pid, syscall.SIGKILL)
+	first.until("a new worker", func(st *control.Status) bool {
+		v := version(st, "m", 1)
+		return v != nil && v.Worker != nil && v.Worker.PID != 0 && v.Worker.PID != pid
+	})
+	first.ask("m", []float32{1}, []float32{2.5})
+	first.staged("m", 1, "live", "started again from the kept copy")
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(filepath.Dir(folder), "2"), 0o755); err != nil { // a copy that has begun
+		t.Fatal(err)
+	}
+	second := run(t, cfg)
+	second.live("m", 1)
+	second.ask("m", []float32{1}, []float32{2.5})
 }
 
 // A second inferd on the same state says so and ends; one whose state cannot be kept serves all the same.

@@ -12,8 +12,11 @@ import (
 	"github.com/inferd/inferd/storage"
 )
 
-// stateFile lies in state_dir.
-const stateFile = "state.db"
+// What lies in state_dir.
+const (
+	stateFile = "state.db"
+	keptDir   = "versions" // the kept copies of good versions
+)
 
 // stateJournal is what the updater writes to. A state file that cannot be opened stops nothing: every method then says why.
 type stateJournal struct {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -134,7 +133,9 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 			return nil, err
 		}
 		load.Device, load.MemoryFraction = s.device(), s.Fraction
-		r, err := l.open(ctx, load, s, worker.Options{RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit)})
+		r, err := l.open(ctx, load, s, worker.Options{
+			RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit), Again: c.Again,
+		})
 		if err == nil {
 			s.taken()
 			l.changed()
@@ -264,13 +265,7 @@ func (s *servable) stats() (worker.Stats, bool) {
 	return m.Stats(), true
 }
 
-// read is savedmodel.Read with the tags of the model that the version folder belongs to.
-func (l *loader) read(dir string) (*savedmodel.Info, error) {
-	base := filepath.Dir(dir)
-	for i := range l.cfg.Models {
-		if m := &l.cfg.Models[i]; m.BasePath == base {
-			return savedmodel.Read(dir, m.Tags)
-		}
-	}
-	return savedmodel.Read(dir, l.cfg.Defaults.Tags)
+// read is savedmodel.Read with the model's tags.
+func read(m updater.Model, dir string) (*savedmodel.Info, error) {
+	return savedmodel.Read(dir, settings(updater.Candidate{Model: m}).Tags)
 }

@@ -27,7 +27,7 @@ func (a *Appliance) watchHealth(ctx context.Context) error {
 		s, changed := a.updater.Watch()
 		a.health.SetModels(s.Scanned, healthModels(s))
 		a.health.Replace([]string{health.CodeJournal}, a.journal.conditions(s.Journal))
-		a.health.Replace([]string{health.CodeBasePath, health.CodeRefused, health.CodeWatch, health.CodeLabels}, conditions(s))
+		a.health.Replace([]string{health.CodeBasePath, health.CodeRefused, health.CodeWatch, health.CodeLabels, health.CodeDisk}, conditions(s))
 		a.news.tell() // only now, so that whoever is woken does not read the state before
 		select {
 		case <-changed:
@@ -72,6 +72,9 @@ func conditions(s updater.Status) (out []health.Condition) {
 	for _, m := range s.Models {
 		if m.Problem != "" && !m.Removed {
 			out = append(out, health.Condition{Code: health.CodeBasePath, Model: m.Name, Severity: health.Warning, Message: "model " + m.Name + ": " + m.Problem})
+		}
+		if m.Crowded != "" {
+			out = append(out, health.Condition{Code: health.CodeDisk, Model: m.Name, Severity: health.Warning, Message: "model " + m.Name + ": " + m.Crowded})
 		}
 		if len(m.Held) > 0 {
 			out = append(out, health.Condition{Code: health.CodeLabels, Model: m.Name, Severity: health.Warning,
@@ -170,7 +173,7 @@ func (a *Appliance) Status() control.Status {
 		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Intent: m.Intent, Problem: m.Problem, Versions: []control.Version{}}
 		public, _ := a.catalog.Status(m.Name)
 		for _, v := range m.Versions {
-			cv := control.Version{Number: v.Number, State: stateOf(public, v.Number), Stage: v.State.String(), Message: v.Reason, Since: v.Since}
+			cv := control.Version{Number: v.Number, State: stateOf(public, v.Number), Stage: v.State.String(), Message: v.Reason, Since: v.Since, KeptCopy: v.KeptCopy}
 			if v.State == updater.StateLive {
 				cv.Worker, cv.Proof = workerOf(live, m.Name, v.Number), proofOf(v)
 			}

@@ -55,16 +55,16 @@ func (t *Trial) Load(ctx context.Context, dir string) (inference.Runner, *savedm
 }
 
 func (t *Trial) candidate(dir string) (updater.Candidate, error) {
-	info, err := t.load.read(dir)
-	if err != nil {
-		return updater.Candidate{}, err
-	}
 	base := filepath.Dir(dir)
 	m, _ := t.load.cfg.Model(filepath.Base(base))
 	for i := range t.load.cfg.Models {
 		if t.load.cfg.Models[i].BasePath == base {
 			m = t.load.cfg.Models[i]
 		}
+	}
+	info, err := savedmodel.Read(dir, m.Tags)
+	if err != nil {
+		return updater.Candidate{}, err
 	}
 	number, ok := parseVersion(filepath.Base(dir))
 	if !ok {

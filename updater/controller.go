@@ -21,6 +21,7 @@ type Controller struct {
 	lookAt func(dir string) rootLook
 	print  func(dir string) (Print, error)
 	sync   func(f *os.File) error
+	syncFS func(dir string) error
 	hook   func(step string) // tests end the process at named steps of an update
 
 	mu  sync.Mutex
@@ -49,7 +50,7 @@ func New(catalog *inference.Catalog, opts Options) (*Controller, error) {
 		p, _, err := printOf(dir)
 		return p, err
 	}
-	c.sync, c.hook = fsync, func(string) {}
+	c.sync, c.syncFS, c.hook = fsync, syncFS, func(string) {}
 	c.pub = published{models: make(map[string]ModelStatus), changed: make(chan struct{})}
 	return c, nil
 }

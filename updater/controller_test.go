@@ -341,11 +341,11 @@ func TestHungPaths(t *testing.T) {
 	start(t, func(w *world, o *Options) {
 		put(t, w.sub(1), "")
 		read := o.Read
-		o.Read = func(dir string) (*savedmodel.Info, error) {
+		o.Read = func(m Model, dir string) (*savedmodel.Info, error) {
 			if !strings.HasPrefix(dir, w.dir) {
 				<-w.gate
 			}
-			return read(dir)
+			return read(m, dir)
 		}
 		for i := range 30 {
 			base := filepath.Join(filepath.Dir(w.dir), fmt.Sprintf("hung%d", i))

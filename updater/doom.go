@@ -41,6 +41,16 @@ func (l *loop) pardon(m *model, v *version) {
 	}
 }
 
+// stillBad remembers that the files as they are now are what the version was condemned for.
+func (l *loop) stillBad(m *model, v *version) {
+	reason := v.reason
+	if v.doom != nil {
+		reason = m.doomText(v)
+	}
+	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: inference.DataLoss, Reason: reason, Under: l.under(m), At: time.Now()})
+	l.scribe.write(m.Name, m.rec)
+}
+
 // meetDoom is called when the condemned version's worker has ended.
 func (l *loop) meetDoom(m *model, v *version) {
 	d := v.doom

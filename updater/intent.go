@@ -112,7 +112,7 @@ func (l *loop) rollback(m *model, by string) (string, error) {
 			continue
 		}
 		if !slices.ContainsFunc(m.ordered(), func(v *version) bool {
-			return v.number == g.Number && v.present && v.state != StateQuarantined
+			return v.number == g.Number && v.present && v.state != StateQuarantined && (v.kept || v.dir == g.Dir || g.Kept == "")
 		}) {
 			lost = fmt.Sprintf("; version %d was, but its folder is gone or refused", g.Number)
 			continue
@@ -153,7 +153,7 @@ func (l *loop) unpin(m *model, by string) (string, error) {
 func (l *loop) retry(m *model, number int64, by string) (string, error) {
 	var found *version
 	for _, v := range m.ordered() {
-		if v.number == number && v.present && (found == nil || v.state == StateQuarantined) {
+		if v.number == number && v.present && !v.kept && (found == nil || v.state == StateQuarantined) {
 			found = v
 		}
 	}
@@ -170,7 +170,7 @@ func (l *loop) retry(m *model, number int64, by string) (string, error) {
 		return fmt.Sprintf("model %s version %d is %v", m.Name, number, found.state), nil
 	}
 	m.rec.Bad = slices.DeleteFunc(m.rec.Bad, func(b bad) bool { return b.Number == number })
-	l.release(m, found)
+	m.rec.release(found.number, found.dir)
 	l.reset(m, found, "tried again as "+orInferd(by)+" asked")
 	l.noteBy(m, "retry", number, "", by)
 	return fmt.Sprintf("model %s version %d is tried again", m.Name, number), nil
@@ -211,12 +211,20 @@ func (m *model) heldBack(v *version) (string, bool) {
 	b := m.rec.Back
 	switch {
 	case b == nil:
-	case v.number == b.From && (v.loaded == b.Print || v.sight.Print.Digest == b.Print):
+	case v.number == b.To && !v.kept && m.changedSince(v):
+		return "its files are not those that were good: the kept copy of them serves", true
+	case v.number == b.From && (v.kept || v.loaded == b.Print || v.sight.Print.Digest == b.Print):
 		return fmt.Sprintf("rolled back to version %d by %s", b.To, orInferd(b.By)), true
 	case b.To < v.number && v.number < b.From:
 		return fmt.Sprintf("passed over by the rollback from version %d to version %d", b.From, b.To), true
 	}
 	return "", false
+}
+
+// changedSince reports whether the folder's files are others than those that were good, which are kept elsewhere.
+func (m *model) changedSince(v *version) bool {
+	g := m.rec.good(v.number)
+	return g != nil && g.Kept != "" && g.Dir != v.dir
 }
 
 // overtaken ends a rollback when a higher version, or the one that it left with other files, is live.

@@ -45,6 +45,7 @@ type chronicle struct {
 	Good   []good  `json:"good,omitempty"` // newest first: what is live, and the last one that was
 	Bad    []bad   `json:"bad,omitempty"`  // oldest first
 	Trying *trying `json:"trying,omitempty"`
+	Proven []int64 `json:"proven,omitempty"` // numbers that were good once, oldest first
 	Pin    *pin    `json:"pin,omitempty"`
 	Back   *back   `json:"back,omitempty"`
 }
@@ -52,10 +53,14 @@ type chronicle struct {
 // good is a version that went live with its files on disk.
 type good struct {
 	Number int64     `json:"number"`
-	Dir    string    `json:"dir"`
+	Dir    string    `json:"dir"` // empty: that folder was changed in plain sight since, and only the kept copy has these bytes
 	Print  string    `json:"print"`
 	Tree   tree      `json:"tree"`
 	At     time.Time `json:"at"`
+
+	Kept      string    `json:"kept,omitempty"` // a folder with the same bytes; empty when there is none
+	KeptPrint string    `json:"kept_print,omitempty"`
+	How       duplicate `json:"how,omitempty"`
 }
 
 // bad is a refused version.
@@ -77,7 +82,7 @@ type trying struct {
 }
 
 func (r *chronicle) empty() bool {
-	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil
+	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil
 }
 
 func (r *chronicle) good(number int64) *good {
@@ -101,6 +106,16 @@ func (r *chronicle) addGood(g good, live []int64) {
 		others++
 		return others > 1
 	})
+}
+
+// release no longer holds the folder's files against what was good: they were changed in plain sight.
+func (r *chronicle) release(number int64, dir string) {
+	for i := range r.Good {
+		if g := &r.Good[i]; g.Number == number && g.Dir == dir {
+			g.Dir = ""
+		}
+	}
+	r.Good = slices.DeleteFunc(r.Good, func(g good) bool { return g.Dir == "" && g.Kept == "" })
 }
 
 func (r *chronicle) bad(number int64, print string) *bad {

@@ -29,9 +29,9 @@ func (l *loop) startCheck(m *model, v *version) {
 	m.checking = v
 	l.set(m, v, StateValidating, "")
 	digest, want, config := v.sight.Print.Digest, m.Assert, m.clone()
-	final := v.sight.quiet(m.lookedAt) >= l.o.StallTime
+	final := v.kept || v.sight.quiet(m.lookedAt) >= l.o.StallTime
 	var known *tree
-	if g := m.rec.good(v.number); g != nil && g.Dir == v.dir {
+	if g := m.rec.good(v.number); g != nil && (g.Dir == v.dir || v.kept) {
 		known = &g.Tree
 	}
 	var j *job
@@ -45,7 +45,7 @@ func (l *loop) startCheck(m *model, v *version) {
 					c.tree = &t
 				}
 			}
-			c.info, c.broken = l.o.Read(v.dir)
+			c.info, c.broken = l.o.Read(config, v.dir)
 			switch {
 			case c.broken != nil && !errors.Is(c.broken, savedmodel.ErrIncomplete) && !hopeless(c.broken):
 				// A folder without a graph may hold something that can be named, with the command that makes it right.
@@ -134,6 +134,10 @@ func (l *loop) startLoad(m *model, v *version) {
 	v.attempts++
 	cand := Candidate{Model: m.clone(), Number: v.number, Dir: v.dir, Info: v.info, Attempt: v.attempts}
 	digest := v.sight.Print.Digest
+	files := &loadedFiles{digest: digest}
+	if l.o.Journal != nil {
+		cand.Again = func(ctx context.Context) (string, error) { return l.again(ctx, m, v, files) }
+	}
 	ctx, cancel := context.WithCancel(l.ctx)
 	m.loading = v
 	begun := false
@@ -162,6 +166,7 @@ func (l *loop) startLoad(m *model, v *version) {
 				l.jobs--
 				l.loads.end(j)
 				m.loading, m.cancel = nil, nil
+				v.files = files
 				l.loaded(m, v, cand, digest, out, cancelled)
 			})
 		}()
@@ -246,6 +251,8 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		if !v.present && !l.stopping {
 			l.drop(m, v)
 		}
+	case errors.Is(out.err, errTorn) && v.kept:
+		l.refuse(m, v, inference.DataLoss, "its files are not those that were kept")
 	case errors.Is(out.err, errTorn):
 		l.log.Info("version's files changed during the load: it is loaded again when they have settled", "model", m.Name, "version", v.number)
 		l.reset(m, v, out.err.Error())
@@ -293,6 +300,9 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	servable := l.o.Serve(public, out.runner, cand, out.proof)
 	v.loaded, v.took, v.proof = digest, out.took, out.proof
 	v.incomplete, v.info, v.changed = "", nil, false
+	if g := m.rec.good(v.number); g != nil && v.tree != nil {
+		v.files.set(g)
+	}
 	v.sealed, v.torn, v.unsealed, v.sealAt = l.o.Journal == nil || v.tree != nil, false, false, time.Time{}
 	old := m.serving(v.number)
 	if old == nil {
@@ -302,8 +312,12 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		l.set(m, old, StateDraining, "another folder serves this number now")
 		l.drain(m, old, s, drained)
 	}
-	l.set(m, v, StateLive, out.proof.Unproven)
-	l.noteLive(m, "published", v.number, out.proof.Unproven)
+	reason := out.proof.Unproven
+	if v.kept {
+		reason = joinReasons(reason, m.keptText(v))
+	}
+	l.set(m, v, StateLive, reason)
+	l.noteLive(m, "published", v.number, reason)
 	l.c.hook("published")
 	l.log.Info("version live", "model", m.Name, "version", v.number, "took", out.took.String(), "bytes", v.sight.Print.Bytes)
 	if out.proof.Unproven != "" {
@@ -316,4 +330,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		l.log.Warn("made-up run gave odd numbers", "model", m.Name, "version", v.number, "err", w)
 	}
 	l.applyLabels(m)
+	if v.sealed {
+		l.startKeep(m)
+	}
 }

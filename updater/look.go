@@ -60,7 +60,7 @@ func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
 		return
 	}
 	first := !m.looked
-	m.looked, m.base, m.lookedAt = true, found.Base, started
+	m.looked, m.base, m.lookedAt, m.disk = true, found.Base, started, found.Disk
 	if found.Base == baseThere {
 		l.sawVersions(m, found.Folders, first)
 		switch {
@@ -111,7 +111,7 @@ func (m *model) lookTimes(o *Options) []time.Time {
 
 func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 	for _, v := range m.versions {
-		v.present = false
+		v.present = v.kept
 	}
 	for _, f := range folders {
 		if f.Err != nil {
@@ -128,7 +128,13 @@ func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 		v.present = true
 		before := v.sight.Print.Digest
 		v.sight = see(v.sight, f.Print, m.lookedAt, first)
-		if before != "" && before != v.sight.Print.Digest {
+		switch changed := before != "" && before != v.sight.Print.Digest; {
+		case v.spoilt:
+			v.spoilt = false
+			if changed {
+				l.stillBad(m, v)
+			}
+		case changed:
 			l.filesChanged(m, v)
 		}
 		if unknown {
@@ -140,6 +146,11 @@ func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 			l.log.Warn("version changed on disk after it was loaded: not read again", "model", m.Name, "version", v.number, "path", v.dir)
 		}
 	}
+	l.dropAbsent(m)
+}
+
+// dropAbsent forgets idle versions whose folders are gone, and calls off the load of one.
+func (l *loop) dropAbsent(m *model) {
 	for _, v := range m.ordered() {
 		if v.present {
 			continue
@@ -163,7 +174,7 @@ func (l *loop) filesChanged(m *model, v *version) {
 		l.forgive(m, v, "its files changed")
 		l.reset(m, v, "its files changed")
 	case StateSeen, StateSettling, StateRetired:
-		l.release(m, v)
+		m.rec.release(v.number, v.dir)
 		l.reset(m, v, "its files are still changing")
 	}
 }

@@ -34,13 +34,14 @@ type loop struct {
 	force  chan struct{} // closed when draining has lasted long enough
 	jobs   int           // loads and drains under way
 
-	models  map[string]*model
-	records map[string]*chronicle // by model, also of those that are not there now
-	scribe  *scribe
-	root    *rootDir // nil without a models directory
-	asleep  sleepers
-	looks   slots
-	loads   slots
+	models   map[string]*model
+	removing map[string]bool       // folders of the store that are being removed
+	records  map[string]*chronicle // by model, also of those that are not there now
+	scribe   *scribe
+	root     *rootDir // nil without a models directory
+	asleep   sleepers
+	looks    slots
+	loads    slots
 
 	watcher  *watcher // nil when there is none
 	watching error    // why not everything is watched
@@ -53,8 +54,8 @@ func newLoop(c *Controller) *loop {
 		scribe:  newScribe(c.opts.Journal, c.opts.Log, func(text string) { c.publish(func(p *published) { p.journal = text }) }),
 		c:       c, o: c.opts, log: c.opts.Log,
 		events: make(chan func()), gone: make(chan struct{}), force: make(chan struct{}),
-		models: make(map[string]*model),
-		looks:  slots{limit: lookers, patience: lookPatience}, loads: slots{limit: c.opts.Loaders, patience: loadPatience},
+		models: make(map[string]*model), removing: make(map[string]bool),
+		looks: slots{limit: lookers, patience: lookPatience}, loads: slots{limit: c.opts.Loaders, patience: loadPatience},
 	}
 }
 
@@ -324,9 +325,10 @@ func (l *loop) publish(m *model) {
 // forget drops a model for good.
 func (l *loop) forget(m *model) {
 	delete(l.models, m.Name)
-	m.rec.Live, m.rec.Good, m.rec.Trying, m.rec.Pin, m.rec.Back = nil, nil, nil, nil, nil
+	m.rec.Live, m.rec.Good, m.rec.Proven, m.rec.Trying, m.rec.Pin, m.rec.Back = nil, nil, nil, nil, nil, nil
 	l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: "forgotten", Reason: m.problem})
 	l.c.catalog.Remove(m.Name)
+	l.removeStore(m.Name)
 	if l.watcher != nil {
 		l.watcher.set(m.Name, nil)
 	}

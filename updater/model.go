@@ -44,6 +44,11 @@ type model struct {
 	loading  *version
 	cancel   func() // ends the load, begun or queued
 
+	keeper   keeper
+	tidying  bool
+	tidyAt   time.Time // of the next try to remove old versions
+	disk     disk
+	crowd    string // old versions fill the disk
 	rec      *chronicle
 	stranger bool           // nothing was remembered of it
 	first    map[int64]bool // what served when inferd ended and does not serve again yet
@@ -58,6 +63,8 @@ type version struct {
 	code    inference.Code
 	since   time.Time
 	present bool // the last look saw the folder
+	kept    bool // the folder is a kept copy, not one of the base path
+	files   *loadedFiles
 
 	sight      sight
 	tried      string // the digest that was checked last
@@ -76,12 +83,19 @@ type version struct {
 	sealed, sealing, torn, unsealed bool
 	sealAt                          time.Time // of the next try
 	proof                           Proof
+	spoilt                          bool  // it was condemned for what has become of its files: what the next look finds is that, and no news
 	doom                            *doom // why it must not serve although it did; nil while there is nothing against it
 }
 
 // ordered is every version, highest number first, the live one first where two folders have one number.
 func (m *model) ordered() []*version {
 	return slices.SortedFunc(maps.Values(m.versions), func(a, b *version) int {
+		if live := a.state == StateLive; a.number == b.number && live != (b.state == StateLive) {
+			if live {
+				return -1
+			}
+			return 1
+		}
 		return cmp.Or(cmp.Compare(b.number, a.number), cmp.Compare(b.state, a.state), cmp.Compare(a.dir, b.dir))
 	})
 }
@@ -221,16 +235,22 @@ func (l *loop) nextOf(m *model, now time.Time) time.Time {
 
 // step plans and acts.
 func (l *loop) step(m *model, now time.Time) {
+	l.offer(m)
 	l.resolveFirst(m)
 	var all []standing
 	for _, v := range m.ordered() {
 		_, barred := m.barred(v)
-		all = append(all, standing{Number: v.number, Dir: v.dir, Present: v.present, Barred: barred, Phase: v.phase(m, &l.o, now)})
+		s := standing{Number: v.number, Dir: v.dir, Present: v.present, Barred: barred, Kept: v.kept, Phase: v.phase(m, &l.o, now)}
+		if v.kept && !m.called(v.number) {
+			s.Spare, s.Present = true, len(m.rec.Live) > 0
+		}
+		all = append(all, s)
 		if v.state == StateLive && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
 			l.startSeal(m, v)
 		}
 	}
-	empty := !m.emptySince.IsZero() && m.base == baseThere && m.lookedAt.Sub(m.emptySince) >= l.o.EmptyGrace
+	empty := !m.emptySince.IsZero() && m.base == baseThere && m.lookedAt.Sub(m.emptySince) >= l.o.EmptyGrace &&
+		m.rec.Pin == nil && m.rec.Back == nil
 	policy := m.policy()
 	a := plan(policy, all, empty, false)
 	for _, s := range all {
@@ -253,13 +273,12 @@ func (l *loop) step(m *model, now time.Time) {
 			l.set(m, v, v.state, "waiting for its turn")
 		}
 	}
-	if m.base == baseThere {
-		if len(a.Check) > 0 && m.checking == nil {
-			l.startCheck(m, m.versions[a.Check[0]])
-		}
-		if len(a.Load) > 0 && m.loading == nil {
-			l.startLoad(m, m.versions[a.Load[0]])
-		}
+	reachable := func(dir string) bool { return m.base == baseThere || m.versions[dir].kept }
+	if len(a.Check) > 0 && m.checking == nil && reachable(a.Check[0]) {
+		l.startCheck(m, m.versions[a.Check[0]])
+	}
+	if len(a.Load) > 0 && m.loading == nil && reachable(a.Load[0]) {
+		l.startLoad(m, m.versions[a.Load[0]])
 	}
 	for _, dir := range a.Retire {
 		v := m.versions[dir]
@@ -274,6 +293,10 @@ func (l *loop) step(m *model, now time.Time) {
 			why = "its folder is gone"
 		}
 		l.retire(m, v, why)
+	}
+	l.startTidy(m, a.Wanted, now)
+	if crowd := m.crowded(a.Wanted); crowd != m.crowd {
+		m.crowd, m.dirty = crowd, true
 	}
 	if !m.verdict && m.decided(all, &l.o, now) {
 		m.verdict, m.dirty = true, true
@@ -332,6 +355,10 @@ func (l *loop) show(m *model, v *version) {
 
 // refuse ends a version's way; whatever serves keeps serving.
 func (l *loop) refuse(m *model, v *version, code inference.Code, reason string) {
+	if v.kept {
+		l.refuseKept(m, v, code, reason)
+		return
+	}
 	l.refuseFor(m, v, code, reason, "put right what is in "+v.dir+" and it is tried again, or publish a higher number")
 }
 
@@ -347,6 +374,9 @@ func (l *loop) refuseFor(m *model, v *version, code inference.Code, reason, advi
 func (l *loop) drop(m *model, v *version) {
 	delete(m.versions, v.dir)
 	m.dirty = true
+	if slices.ContainsFunc(m.ordered(), func(o *version) bool { return o.number == v.number }) {
+		return // that one's state is shown
+	}
 	switch v.state {
 	case StateRetired, StateQuarantined:
 		m.ends = append(slices.DeleteFunc(m.ends, func(n int64) bool { return n == v.number }), v.number)
@@ -403,6 +433,7 @@ func (l *loop) drain(m *model, v *version, servable inference.Servable, drained 
 			if !v.present {
 				l.drop(m, v)
 			}
+			l.startKeep(m)
 			l.tend(m, time.Now())
 		})
 	}()

@@ -49,7 +49,11 @@ type Model struct {
 	Assert map[string]*pb.SignatureDef
 	// Compatible refuses a version that could not answer the requests that the highest live version answers (savedmodel.Compatible).
 	Compatible bool
-	AllowNaN   bool // NaN and infinity in the answer to a recorded request are a warning only
+	// Retain removes the folders behind so many good versions; 0 removes none. See surplus for what stays in any case.
+	Retain int
+	// KeepLastGood keeps the files of the good versions a second time, under Options.KeepDir.
+	KeepLastGood bool
+	AllowNaN     bool // NaN and infinity in the answer to a recorded request are a warning only
 
 	DefaultDeadline time.Duration // becomes inference.Version.DefaultDeadline
 	StrictShapes    bool          // becomes inference.Version.StrictShapes
@@ -71,6 +75,10 @@ type Candidate struct {
 	Info   *savedmodel.Info
 	// Attempt counts the loads of these very files, from 1.
 	Attempt int
+	// Again is to be asked before the version is loaded another time than by Load (its worker died): it answers with the folder to load,
+	// whose bytes are those that were loaded first, or with an error when there is none any more: then the version is given up. It reads
+	// the whole folder. nil: nothing is known, load Dir.
+	Again func(ctx context.Context) (dir string, err error)
 }
 
 // Options of a Controller. Zero means default, except that Read, Load and Serve must be given.
@@ -95,8 +103,8 @@ type Options struct {
 	Loaders      int           // loads at once; 2
 	PollOnly     bool          // no fsnotify
 
-	// Read reads a version folder; an error means that the SavedModel is not whole. It runs on its own goroutine.
-	Read func(dir string) (*savedmodel.Info, error)
+	// Read reads a version folder of the model; an error means that the SavedModel is not whole. It runs on its own goroutine.
+	Read func(m Model, dir string) (*savedmodel.Info, error)
 	// Diagnose says what a folder that is no SavedModel holds and what to do, or "" when it does not know. nil never knows.
 	Diagnose func(dir string) string
 	// Assert compares a model with what the configuration asserts about it. nil refuses nothing.
@@ -116,6 +124,10 @@ type Options struct {
 
 	// Journal keeps what must survive a restart; nil: nothing does, and no version's files are put on disk or summed up.
 	Journal Journal
+	// KeepDir is where good versions are kept a second time. Empty, or without a Journal: nowhere.
+	KeepDir string
+	// KeepCopyBytes is up to which size a version is copied where its file system cannot share bytes; a larger one is hard linked.
+	KeepCopyBytes int64
 	// Build names this inferd and its runtime: a version that another one refused is tried again.
 	Build string
 

@@ -1,7 +1,10 @@
 // plan.go: what to do next for one model. A function of values: what is on disk and what serves in, actions out.
 package updater
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // phase is what the plan needs to know of a version's state.
 type phase int
@@ -23,6 +26,8 @@ type standing struct {
 	Dir     string // identifies it: two folders may carry one number, when the base path was changed
 	Present bool
 	Barred  bool // not wanted for now, whatever the policy says
+	Kept    bool // a kept copy, behind the folder of its number
+	Spare   bool // and one that nobody asks for: only where nothing else can serve
 	Phase   phase
 }
 
@@ -47,55 +52,74 @@ func plan(p Policy, all []standing, empty, gone bool) actions {
 		live    int
 	)
 	wanted := make(map[string]bool)
-	if !empty && !gone {
-		byNumber := slices.SortedFunc(slices.Values(all), func(x, y standing) int {
-			switch {
-			case x.Number > y.Number:
-				return -1
-			case x.Number < y.Number:
-				return 1
-			default:
-				return 0
-			}
-		})
-		left := len(all)
-		if !p.All && len(p.Specific) == 0 {
-			left = p.latest()
+	numbers := make(map[int64]bool) // one folder serves a number
+	left := len(all)
+	if !p.All && len(p.Specific) == 0 {
+		left = p.latest()
+	}
+	want := func(s standing) {
+		if left == 0 || !s.Present || s.Barred || !eligible(p, s.Number) || numbers[s.Number] {
+			return
 		}
+		switch s.Phase {
+		case phaseUnsettled, phaseRefused:
+			return
+		case phaseSettled:
+			a.Check = append(a.Check, s.Dir)
+			pending = true
+		case phaseReady:
+			a.Load = append(a.Load, s.Dir)
+			pending = true
+		case phaseBusy, phaseLeaving, phaseProving:
+			pending = true
+		case phaseLive:
+			live++
+		}
+		left--
+		numbers[s.Number], wanted[s.Dir] = true, true
+		a.Wanted = append(a.Wanted, s.Dir)
+	}
+	if !empty && !gone {
+		byNumber := slices.SortedFunc(slices.Values(all), rank)
+		folders := false
 		for _, s := range byNumber {
-			if left == 0 {
-				break
+			folders = folders || (s.Present && !s.Kept)
+			if !s.Spare {
+				want(s)
 			}
-			if !s.Present || s.Barred || !eligible(p, s.Number) {
-				continue
+		}
+		if len(a.Wanted) == 0 && folders {
+			left = 1
+			for _, s := range byNumber {
+				if s.Spare {
+					want(s)
+				}
 			}
-			switch s.Phase {
-			case phaseUnsettled, phaseRefused:
-				continue
-			case phaseSettled:
-				a.Check = append(a.Check, s.Dir)
-				pending = true
-			case phaseReady:
-				a.Load = append(a.Load, s.Dir)
-				pending = true
-			case phaseBusy, phaseLeaving, phaseProving:
-				pending = true
-			case phaseLive:
-				live++
-			}
-			left--
-			wanted[s.Dir] = true
-			a.Wanted = append(a.Wanted, s.Dir)
 		}
 	}
 	counts := !p.All && len(p.Specific) == 0
 	may := empty || gone || (live > 0 && (!pending || !counts))
 	for _, s := range all {
-		if (s.Phase == phaseLive || s.Phase == phaseProving) && !wanted[s.Dir] && may {
-			a.Retire = append(a.Retire, s.Dir)
+		if (s.Phase != phaseLive && s.Phase != phaseProving) || wanted[s.Dir] || !may {
+			continue
 		}
+		if numbers[s.Number] && pending {
+			continue // another folder is to serve its number, and replaces it in one step
+		}
+		a.Retire = append(a.Retire, s.Dir)
 	}
 	return a
+}
+
+// rank is the order in which versions are wanted: the highest number first, its folder before its kept copy.
+func rank(x, y standing) int {
+	kept := func(s standing) int {
+		if s.Kept {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(y.Number, x.Number), cmp.Compare(kept(x), kept(y)))
 }
 
 // eligible reports whether the policy may ever want the number.

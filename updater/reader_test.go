@@ -29,7 +29,7 @@ func realReader(w *world, o *Options) (source string, files []string) {
 	if err != nil || len(files) < 3 {
 		w.t.Fatalf("files of the model: %v %v", files, err)
 	}
-	o.Read = func(dir string) (*savedmodel.Info, error) { return savedmodel.Read(dir, nil) }
+	o.Read = func(_ Model, dir string) (*savedmodel.Info, error) { return savedmodel.Read(dir, nil) }
 	o.Diagnose = savedmodel.Diagnose
 	w.during = func(c Candidate) {
 		for _, f := range files {
@@ -192,7 +192,7 @@ func TestHopeless(t *testing.T) {
 		w.t = t
 		source, files := realReader(w, o)
 		put1(w, source, files)
-		o.Read = func(dir string) (*savedmodel.Info, error) { return savedmodel.Read(dir, []string{"train"}) }
+		o.Read = func(_ Model, dir string) (*savedmodel.Info, error) { return savedmodel.Read(dir, []string{"train"}) }
 	}, func(t *testing.T, w *world) {
 		w.pass(4 * time.Second)
 		w.wantPublic("1 END FAILED_PRECONDITION")

@@ -24,6 +24,7 @@ func (l *loop) recall() {
 	states, err := l.o.Journal.States()
 	if err != nil {
 		l.log.Error("journal cannot be read: nothing is known of what served or was refused before", "err", err)
+		l.o.KeepDir = "" // what is kept could not be told from what is left over
 		l.c.publish(func(p *published) { p.journal = err.Error() })
 		return
 	}
@@ -35,6 +36,7 @@ func (l *loop) recall() {
 		}
 		l.records[name] = r
 	}
+	l.sweepStore()
 }
 
 // remembered gives a new model its record.
@@ -58,7 +60,7 @@ func (l *loop) note(m *model, what string, number int64, reason string) <-chan s
 // under names what a verdict was made under.
 func (l *loop) under(m *model) string {
 	config := m.clone()
-	config.Labels, config.Optional = nil, false
+	config.Labels, config.Optional, config.Retain, config.KeepLastGood = nil, false, 0, false // no verdict depends on these
 	b, err := json.Marshal(config)
 	if err != nil {
 		b = nil // settings that JSON cannot carry: every configuration is the same then
@@ -69,6 +71,16 @@ func (l *loop) under(m *model) string {
 
 // arrived is called once for every folder that is new to the loop.
 func (l *loop) arrived(m *model, v *version, first bool) {
+	if l.judged(m, v) {
+		return
+	}
+	if !first || m.stranger {
+		l.note(m, "seen", v.number, v.dir)
+	}
+}
+
+// judged refuses a folder that is new to the loop where the journal speaks against it.
+func (l *loop) judged(m *model, v *version) bool {
 	print := v.sight.Print.Digest
 	b, t := m.rec.bad(v.number, print), m.rec.Trying
 	switch {
@@ -76,7 +88,7 @@ func (l *loop) arrived(m *model, v *version, first bool) {
 		v.code = b.Code
 		l.set(m, v, StateQuarantined, b.Reason)
 		l.log.Warn("version was refused before and has not changed: not tried again", "model", m.Name, "version", v.number, "err", b.Reason)
-		return
+		return true
 	case t != nil && t.Number == v.number && t.Print == print:
 		limit := interruptLimit
 		if m.rec.good(v.number) != nil {
@@ -86,13 +98,11 @@ func (l *loop) arrived(m *model, v *version, first bool) {
 			m.rec.Trying = nil
 			l.refuse(m, v, inference.FailedPrecondition, fmt.Sprintf("inferd ended %d times while it was being loaded, last at %s; `inferd models retry` tries it once more",
 				t.Count, t.At.Format(time.RFC3339)))
-			return
+			return true
 		}
 		l.note(m, "interrupted", v.number, "inferd ended while it was being loaded")
 	}
-	if !first || m.stranger {
-		l.note(m, "seen", v.number, v.dir)
-	}
+	return false
 }
 
 // beginTrying writes down that a load begins; the channel is closed when that is on disk.
@@ -109,7 +119,7 @@ func (l *loop) beginTrying(m *model, v *version) <-chan struct{} {
 func (l *loop) noteRefused(m *model, v *version) {
 	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: v.code, Reason: v.reason, Under: l.under(m), At: time.Now()})
 	l.note(m, "refused", v.number, v.reason)
-	if b := m.rec.Back; b != nil && b.To == v.number && m.serving(b.From) != nil {
+	if b := m.rec.Back; b != nil && b.To == v.number && m.serving(b.From) != nil && !m.hasAnother(v) {
 		m.rec.Back = nil
 		l.log.Error("rollback failed: the version to go back to was refused", "model", m.Name, "version", b.To, "err", v.reason, "instead", m.servingText())
 		l.note(m, "rollback failed", b.From, "still serving it")
@@ -125,9 +135,14 @@ func (l *loop) forgive(m *model, v *version, why string) {
 	}
 }
 
-// release no longer holds the folder's files against what was good: they were changed in plain sight.
-func (l *loop) release(m *model, v *version) {
-	m.rec.Good = slices.DeleteFunc(m.rec.Good, func(g good) bool { return g.Number == v.number && g.Dir == v.dir })
+// hasAnother reports whether another folder, or a kept copy, may serve the version's number.
+func (m *model) hasAnother(v *version) bool {
+	for _, o := range m.versions {
+		if o != v && o.number == v.number && o.present && o.state != StateQuarantined {
+			return true
+		}
+	}
+	return false
 }
 
 // noteLive remembers what serves.
@@ -144,7 +159,8 @@ func (l *loop) noteLive(m *model, what string, number int64, reason string) {
 
 // trusted reports whether the version served when inferd ended: it need not settle, for its bytes are compared.
 func (m *model) trusted(v *version) bool {
-	return m.first[v.number] && m.rec.good(v.number) != nil
+	g := m.rec.good(v.number)
+	return m.first[v.number] && g != nil && g.Dir == v.dir
 }
 
 // resolveFirst takes the versions that served when inferd ended off the list once they serve again or cannot.
@@ -191,9 +207,9 @@ func (m *model) barred(v *version) (string, bool) {
 func (l *loop) startSeal(m *model, v *version) {
 	v.sealing = true
 	l.jobs++
-	dir, digest := v.dir, v.loaded
+	dir, digest, files := v.dir, v.loaded, v.sight.Print.Files
 	go func() {
-		t, err := l.c.seal(l.ctx, dir, digest)
+		t, err := l.c.seal(l.ctx, dir, digest, files)
 		l.post(func() {
 			l.jobs--
 			v.sealing = false
@@ -213,6 +229,8 @@ func (l *loop) sealed(m *model, v *version, t tree, err error) {
 		v.sealAt = time.Now().Add(sealRetry)
 	default:
 		m.rec.addGood(good{Number: v.number, Dir: v.dir, Print: v.loaded, Tree: t, At: time.Now()}, m.live())
+		v.files.set(&m.rec.Good[0])
+		m.rec.proven(v.number)
 		written, digest := l.note(m, "good", v.number, ""), v.loaded
 		v.sealing = true // until it is written
 		l.jobs++
@@ -222,6 +240,7 @@ func (l *loop) sealed(m *model, v *version, t tree, err error) {
 				l.jobs--
 				v.sealing, v.sealed = false, v.sealed || v.loaded == digest
 				l.c.hook("good")
+				l.startKeep(m)
 				l.tend(m, time.Now())
 			})
 		}()

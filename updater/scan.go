@@ -62,6 +62,7 @@ type look struct {
 	Others  bool      // something lies there that is no version folder
 	Hint    string    // Diagnose's words when there is no version but something else
 	Watch   []watched // what to watch for news
+	Disk    disk
 }
 
 // rootLook is one look at ModelsDir.
@@ -112,7 +113,7 @@ func lookAt(base string, diagnose func(string) string) look {
 		l.Base, l.Err = baseFailed, fmt.Errorf("base path %s cannot be read: %w", base, err)
 		return l
 	}
-	l.Base = baseThere
+	l.Base, l.Disk = baseThere, diskOf(base)
 	var names []string
 	for _, e := range entries {
 		if isDir(base, e) {

@@ -11,9 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-const maxNamedFiles = 200 // files whose own sums are kept, to name the one that differs
+const (
+	maxNamedFiles = 200 // files whose own sums are kept, to name the one that differs
+	syncfsFiles   = 256 // a version of more files is put on disk with all of its file system
+)
 
 // tree is the content of a version folder.
 type tree struct {
@@ -136,6 +141,16 @@ func (r *reader) Read(p []byte) (int, error) {
 	return r.f.Read(p)
 }
 
+// syncFS puts everything on dir's file system on disk, which many files take less time for than one by one. Links that lead out of a
+// version folder are refused before it is loaded, so one file system holds all of it.
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+}
+
 // fsync puts an open file or folder on disk. A file system that knows no such thing is none of our faults.
 func fsync(f *os.File) error {
 	err := f.Sync()
@@ -147,15 +162,19 @@ func fsync(f *os.File) error {
 	return err
 }
 
-// seal puts the files of a folder on disk, the entry in the folder above too, and sums them up. It returns errTorn when they are not, or
-// no longer, those that digest names.
-func (c *Controller) seal(ctx context.Context, dir, digest string) (tree, error) {
-	t, err := treeOf(ctx, dir, c.sync)
-	if err == nil {
-		var above *os.File
-		if above, err = os.Open(filepath.Dir(dir)); err == nil {
-			err = errors.Join(c.sync(above), above.Close())
+// seal puts the files of a folder, so many of them, on disk, the entry in the folder above too, and sums them up. It returns errTorn when
+// they are not, or no longer, those that digest names.
+func (c *Controller) seal(ctx context.Context, dir, digest string, files int) (tree, error) {
+	sync := c.sync
+	if files > syncfsFiles {
+		if err := c.syncFS(dir); err != nil {
+			return tree{}, err
 		}
+		sync = nil
+	}
+	t, err := treeOf(ctx, dir, sync)
+	if err == nil && sync != nil {
+		err = c.syncDir(filepath.Dir(dir))
 	}
 	if ctx.Err() == nil && !c.same(dir, digest) {
 		return tree{}, errTorn

@@ -90,6 +90,7 @@ type ModelStatus struct {
 	Looked     bool // its base path has been looked at
 	// Verdict says that every version of the first look has been served, refused, or found incomplete; it is never taken back.
 	Verdict bool
+	Crowded string           // old versions fill the disk, empty when they do not
 	Problem string           // what is wrong with the base path, empty when nothing is
 	Live    []int64          // highest first
 	Intent  string           // what an operator wants beside the policy: a pin, a rollback; empty when nothing
@@ -123,6 +124,8 @@ type VersionStatus struct {
 	LoadTook time.Duration  // of a live version, the made-up run included
 	Bytes    int64          // on disk
 	Changed  bool           // its files changed after it was loaded
+	Kept     bool           // Dir is the kept copy of a good version
+	KeptCopy string         // where its files are kept a second time, empty when they are not
 	Proof    Proof          // of a live version
 }
 
@@ -148,12 +151,19 @@ func (p *published) status() Status {
 func (m *model) status() ModelStatus {
 	s := ModelStatus{
 		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
-		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Live: m.live(), Intent: m.intent(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
+		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Crowded: m.crowd, Live: m.live(), Intent: m.intent(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
 	}
 	for _, v := range m.ordered() {
+		if v.kept && (v.state == StateSeen || v.state == StateRetired) {
+			continue // it stands ready, and that is all
+		}
+		copied := ""
+		if g := m.rec.good(v.number); g != nil && (g.Dir == v.dir || v.kept) {
+			copied = g.Kept
+		}
 		s.Versions = append(s.Versions, VersionStatus{
 			Number: v.number, Dir: v.dir, State: v.state, Code: v.code, Reason: v.reason, Since: v.since, Attempts: v.attempts,
-			LoadTook: v.took, Bytes: v.sight.Print.Bytes, Changed: v.changed, Proof: v.proof,
+			LoadTook: v.took, Bytes: v.sight.Print.Bytes, Changed: v.changed, Kept: v.kept, KeptCopy: copied, Proof: v.proof,
 		})
 	}
 	return s

@@ -60,8 +60,8 @@ func TestVetRefuses(t *testing.T) {
 // TestIncompatibleVersion: in these folders the type of the input is that of the folder's number, odd or even.
 func TestIncompatibleVersion(t *testing.T) {
 	byNumber := func(w *world, o *Options) {
-		o.Read = func(dir string) (*savedmodel.Info, error) {
-			info, err := readFake(dir)
+		o.Read = func(m Model, dir string) (*savedmodel.Info, error) {
+			info, err := readFake(m, dir)
 			if n, _ := parseVersion(filepath.Base(dir)); err == nil && n%2 == 0 {
 				info.Signatures = signatures(signature(inference.DefaultSignature, true, tensor.Double, -1))
 			}

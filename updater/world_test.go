@@ -46,9 +46,10 @@ type world struct {
 	gate   chan struct{}  // what "slow" waits for
 	loads  map[string]int // by folder
 	during func(Candidate)
-	watch  func() (*watcher, error) // in place of inotify
-	tweak  func(c *Controller)      // before Run
-	open   int                      // runners that have not been closed
+	again  func(context.Context) (string, error) // of the last load
+	watch  func() (*watcher, error)              // in place of inotify
+	tweak  func(c *Controller)                   // before Run
+	open   int                                   // runners that have not been closed
 	faults []string
 }
 
@@ -144,7 +145,7 @@ func (w *world) loadCount(dir string) int {
 	return w.loads[filepath.Base(dir)]
 }
 
-func readFake(dir string) (*savedmodel.Info, error) {
+func readFake(_ Model, dir string) (*savedmodel.Info, error) {
 	for _, name := range []string{"saved_model.pb", "data"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s is missing", name)

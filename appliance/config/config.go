@@ -70,6 +70,8 @@ type ModelOptions struct {
 	SignatureKeys    []string      `yaml:"signature_keys" doc:"Public keys, as \"inferd keygen\" prints them, whose signature over a version's MANIFEST (MANIFEST.sig, written by \"inferd sign\") counts. What one of them has signed may have operations that deny_ops refuses; a signature of anybody else is refused."`
 	RequireSignature bool          `yaml:"require_signature" doc:"Refuse a version that none of signature_keys has signed."`
 	Compatibility    Compatibility `yaml:"compatibility" doc:"compatible: a version with a higher number than the one that serves is refused when a request that is answered now would fail: an input, output or signature is gone, has another type, or takes fewer shapes. any: whatever loads and runs may serve, as in TensorFlow Serving."`
+	Retain           int           `yaml:"retain" doc:"Remove the folders of old versions behind the so many newest good ones. Never removed is what serves, the last good version before it, what is pinned, labelled or wanted by version_policy, and what was never tried. 0: none is removed, and the status warns when old versions fill the disk."`
+	KeepLastGood     bool          `yaml:"keep_last_good" doc:"Keep the files of the version that serves, and of the good one before it, a second time under state_dir, so that a restart and a rollback work after their folders were overwritten or removed. Where the file system can share bytes this costs nothing, else see updater.keep_copy_limit."`
 	NaN              NaN           `yaml:"nan" doc:"What follows from NaN or infinity in the answer to a recorded request (assets.extra/tf_serving_warmup_requests) that is replayed before a version serves: refuse (the version) or warn. On made-up requests it is a warning in any case."`
 	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
@@ -163,6 +165,8 @@ type Updater struct {
 	Watch        bool          `yaml:"watch" doc:"Let the kernel tell about changes. Off: only polling."`
 	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case."`
 	SettleTime   time.Duration `yaml:"settle_time" doc:"A version is loaded when its files have not changed for so long."`
+
+	KeepCopyLimit Bytes `yaml:"keep_copy_limit" doc:"A version of up to this size is copied for keep_last_good, while a twentieth of the disk stays free. A larger one is hard linked, which survives that its folder is removed or its files are replaced, but not that they are written in place; across file systems it is not kept."`
 }
 
 // Limits are about size and number.

@@ -64,6 +64,8 @@ type Version struct {
 	Since   time.Time `json:"since"`
 	Worker  *Worker   `json:"worker,omitempty"` // of a live version
 	Proof   *Proof    `json:"proof,omitempty"`  // of a live version
+
+	KeptCopy string `json:"kept_copy,omitempty"` // where its files are kept a second time
 }
 
 // Worker is the process behind a live version.

@@ -46,6 +46,7 @@ const (
 	CodeJournal  = "journal"         // what happens is not remembered over a restart
 	CodeBasePath = "base_path"       // a base path is missing, unreadable or holds something else
 	CodeRefused  = "version_refused" // a version was refused, whatever serves goes on
+	CodeDisk     = "disk_crowded"    // versions that are not served fill the disk
 	CodeWatch    = "watch"           // changes are found by polling alone
 	CodeLabels   = "labels_held"     // labels whose versions are not available
 	CodeGPU      = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU

@@ -31,6 +31,8 @@ type Options struct {
 	MaxRunBytes int64 // of the inputs or the outputs of one run; 2 GiB
 	// Group names a process that several models share, as on a GPU. Empty gives the model a process of its own.
 	Group string
+	// Again, if not nil, is asked for the folder to load before a new process loads the version; an error counts as a failed start.
+	Again func(ctx context.Context) (dir string, err error)
 	// OnState, if not nil, is told of each change of state with the reason. It must not call the Model.
 	OnState func(State, string)
 }

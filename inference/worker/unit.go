@@ -226,7 +226,7 @@ func (u *unit) restart() (*process, error) {
 	loaded := 0
 	for _, m := range members {
 		ctx, cancel := context.WithTimeout(u.ctx, m.opts.LoadTimeout)
-		err := p.load(ctx, m.target.model, &m.load)
+		err := m.loadAgain(ctx, p)
 		cancel()
 		u.mu.Lock()
 		if m.failed = nil; err != nil {
@@ -261,6 +261,19 @@ func (u *unit) restart() (*process, error) {
 	u.log.Info("worker restarted", "pid", p.pid)
 	u.notify(Live, "")
 	return p, nil
+}
+
+// loadAgain loads m into a process that takes the place of one that has ended.
+func (m *Model) loadAgain(ctx context.Context, p *process) error {
+	load := m.load
+	if m.opts.Again != nil {
+		dir, err := m.opts.Again(ctx)
+		if err != nil {
+			return err
+		}
+		load.Dir = dir
+	}
+	return p.load(ctx, m.target.model, &load)
 }
 
 // enter records a state that is not live, and tells the log and the members.
