@@ -375,3 +375,44 @@ func TestWaysToKeep(t *testing.T) {
 		}
 	}
 }
+
+// Where the models directory is not there at a start (a disk that is not mounted), what served serves from the kept copies, and when
+// the directory comes its folders decide.
+func TestRestartWithoutModelsDirectory(t *testing.T) {
+	b := newBox(t)
+	root := filepath.Dir(b.dir) // the state lies beside, and is no model: it has no version
+	models := filepath.Join(root, "models")
+	change := func(w *world, o *Options) {
+		b.keeping(w, o)
+		o.Models, o.ModelsDir, o.EmptyGrace = nil, models, time.Minute
+		o.Discovered = func(m *Model) { m.KeepLastGood = true }
+	}
+	put(t, filepath.Join(models, "m", "1"), "")
+	put(t, filepath.Join(models, "gone", "1"), "die")
+	b.run(change, func(w *world) {
+		w.pass(8 * time.Second)
+		w.wantLive(1)
+	})
+	if err := os.Rename(models, models+".away"); err != nil {
+		t.Fatal(err)
+	}
+	b.run(change, func(w *world) {
+		w.pass(10 * time.Minute)
+		w.wantLive(1)
+		if _, known := w.c.Status().Model("gone"); known {
+			t.Error("a model that never served was brought back")
+		}
+		if err := os.Rename(models+".away", models); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(20 * time.Second)
+		if w.from() != filepath.Join(models, "m", "1") {
+			t.Fatalf("served from %s", w.from())
+		}
+		remove(t, filepath.Join(models, "m"))
+		w.pass(30 * time.Second)
+		w.wantLive(1)
+		w.pass(2 * time.Minute)
+		w.wantLive()
+	})
+}

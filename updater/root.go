@@ -2,6 +2,7 @@
 package updater
 
 import (
+	"slices"
 	"time"
 )
 
@@ -59,8 +60,11 @@ func (l *loop) sawRoot(found rootLook, now time.Time) {
 		}
 		l.c.publish(func(p *published) { p.problem = problem })
 	}
-	if found.Base == baseThere {
+	switch {
+	case found.Base == baseThere:
 		l.sawFolders(found.Models, now)
+	case !r.looked:
+		l.bringBack(now)
 	}
 	if l.watcher != nil {
 		l.watcher.set(rootOwner, found.Watch)
@@ -68,6 +72,22 @@ func (l *loop) sawRoot(found rootLook, now time.Time) {
 	r.looked = true
 	l.wakeAt(&r.wake, r.due)
 	l.checkScanned()
+}
+
+// bringBack makes models of what served when inferd ended and is kept, where the models directory is not there at the start: a disk that
+// is not mounted yet, or never again. When the directory comes, its folders decide.
+func (l *loop) bringBack(now time.Time) {
+	for _, name := range sortedKeys(l.records) {
+		rec := l.records[name]
+		if l.models[name] != nil || !slices.ContainsFunc(rec.Good, func(g good) bool { return g.Kept != "" && slices.Contains(rec.Live, g.Number) }) {
+			continue
+		}
+		config := Model{Name: name, BasePath: joinPath(l.root.dir, name)}
+		l.o.Discovered(&config)
+		m := l.add(config)
+		l.log.Warn("models directory is not there: the model serves from its kept copy", "model", name, "path", config.BasePath)
+		l.reconfigure(m, config, now)
+	}
 }
 
 func (l *loop) sawFolders(names []string, now time.Time) {
