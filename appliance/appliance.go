@@ -106,7 +106,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
-		Load: a.load.load, Serve: a.load.serve, Decode: rpc.DecodeRecorded,
+		Load: a.load.load, Serve: a.load.serve, Decode: decodeCases(),
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Log:   opts.Log,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
+	"github.com/inferd/inferd/updater"
 )
 
 // directory decides by what lies in dir whether it is a version, a model or a set of models.
@@ -224,6 +225,7 @@ func (c *checker) version(ctx context.Context, dir string, m config.Model) (good
 		f.Severity, f.Message = FindingWrong, f.Message+", but "+err.Error()
 	}
 	c.vet(dir, m, info, &f)
+	c.cases(dir, info, &f)
 	if c.trial != nil && f.Severity != FindingWrong {
 		more = append(more, c.try(ctx, dir, info, &f)...)
 	}
@@ -238,7 +240,7 @@ func (c *checker) version(ctx context.Context, dir string, m config.Model) (good
 func (c *checker) try(ctx context.Context, dir string, info *savedmodel.Info, f *Finding) (more []Finding) {
 	s, _, proof, err := c.trial.Open(ctx, abs(dir))
 	if err != nil {
-		f.Severity, f.Message = FindingWrong, f.Message+", but it cannot be served: "+err.Error()
+		f.Severity, f.Message = FindingWrong, f.Message+", but it cannot be served: "+updater.Message(err)
 		return nil
 	}
 	_ = s.Close() // the process ends either way
@@ -259,6 +261,9 @@ func (c *checker) try(ctx context.Context, dir string, info *savedmodel.Info, f 
 			f.Signatures[i].Proof = fmt.Sprintf("ran with up to %d made-up rows", p.Largest)
 		default:
 			f.Signatures[i].Proof = "ran on made-up inputs"
+		}
+		if said := ranCases(p); said != "" {
+			f.Signatures[i].Proof = strings.TrimPrefix(f.Signatures[i].Proof+"; "+said, "; ")
 		}
 	}
 	return more

@@ -10,7 +10,7 @@ func proofOf(v updater.VersionStatus) *control.Proof {
 	p := &control.Proof{LoadMicros: v.LoadTook.Microseconds(), Unproven: v.Proof.Unproven, Signatures: make(map[string]control.SignatureProof)}
 	for key, s := range v.Proof.Signatures {
 		out := control.SignatureProof{
-			LargestBatch: s.Largest, MemoryBytes: s.Memory, Recorded: s.Recorded, SlowestRecordedMicros: s.Slowest.Microseconds(),
+			LargestBatch: s.Largest, MemoryBytes: s.Memory, Recorded: s.Recorded, SlowestRecordedMicros: s.Slowest.Microseconds(), Golden: s.Golden,
 			Reason: s.Reason, Limit: s.Limit, Warnings: s.Warnings,
 		}
 		for n, took := range s.Times {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"path/filepath"
 
-	"github.com/inferd/inferd/appliance/api/rpc"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
@@ -86,7 +85,7 @@ func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *infe
 		return nil, nil, updater.Proof{}, err
 	}
 	c.Model.AllowNaN = settings(c).NaN == config.Warn
-	proof, err := updater.Prove(ctx, r, c, updater.ProbeOptions{Memory: workerMemory}, rpc.DecodeRecorded)
+	proof, err := updater.Prove(ctx, r, c, updater.ProbeOptions{Memory: workerMemory}, decodeCases())
 	if err != nil {
 		_ = r.Close()
 		return nil, nil, proof, err

@@ -117,7 +117,7 @@ type Options struct {
 	Load func(ctx context.Context, c Candidate) (inference.Runner, error)
 	// Serve wraps a proven runner; closing the servable closes the runner. It must not block.
 	Serve func(v *inference.Version, r inference.Runner, c Candidate, p Proof) inference.Servable
-	// Decode reads recorded requests; nil leaves them alone. See Prove.
+	// Decode reads recorded requests and golden cases. See Prove.
 	Decode Decode
 	// Probe bounds the made-up run.
 	Probe ProbeOptions

@@ -59,6 +59,7 @@ type SignatureProof struct {
 	Limit    string                  // why larger batches were not tried
 	Recorded int                     // recorded requests that ran
 	Slowest  time.Duration           // of these
+	Golden   int                     // golden cases that ran and gave what they should
 	Mixes    bool                    // the rows of a batch influence each other: its requests must not be joined
 	Warnings []string                // NaN and infinity in an output, mixed rows
 }

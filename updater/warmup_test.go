@@ -47,8 +47,8 @@ func recordRequests(t *testing.T, dir string, requests ...string) {
 }
 
 // fakeDecode takes "SIGNATURE TYPE": one row of that type.
-func fakeDecode(b []byte, signatures map[string]*inference.Signature) (*inference.Request, error) {
-	key, kind, _ := strings.Cut(string(b), " ")
+func fakeDecode(r inference.Recorded, signatures map[string]*inference.Signature) ([]*inference.Request, error) {
+	key, kind, _ := strings.Cut(string(r.Request), " ")
 	sig := signatures[key]
 	if sig == nil {
 		return nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "Serving signature key %q not found.", key)
@@ -58,7 +58,7 @@ func fakeDecode(b []byte, signatures map[string]*inference.Signature) (*inferenc
 		d = tensor.Double
 	}
 	t, err := tensor.New(d, tensor.Shape{3}, make([]byte, 3*d.Size()))
-	return &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{t}, Outputs: []int{0}}, err
+	return []*inference.Request{{Signature: sig, Inputs: []*tensor.Tensor{t}, Outputs: []int{0}}}, err
 }
 
 func TestProve(t *testing.T) {
@@ -125,7 +125,7 @@ func TestProve(t *testing.T) {
 			}
 			cand := Candidate{Dir: dir, Model: Model{AllowNaN: tt.allowNaN},
 				Info: &savedmodel.Info{Signatures: signatures(signature("s", true, tensor.Float, -1), signature("u", true, tensor.Float, -1))}}
-			p, err := Prove(t.Context(), &scripted{run: run}, cand, ProbeOptions{MaxBatch: 1}, fakeDecode)
+			p, err := Prove(t.Context(), &scripted{run: run}, cand, ProbeOptions{MaxBatch: 1}, Decode{Recorded: fakeDecode})
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || code(err) != tt.code {
 					t.Errorf("got %v, want %v %s", err, tt.code, tt.err)
@@ -156,7 +156,7 @@ func TestProveTimes(t *testing.T) {
 			}
 			return answer(run), nil
 		}}
-		p, err := Prove(t.Context(), r, Candidate{Dir: dir, Info: &savedmodel.Info{Signatures: signatures(signature("s", false, tensor.Float, 3))}}, ProbeOptions{}, fakeDecode)
+		p, err := Prove(t.Context(), r, Candidate{Dir: dir, Info: &savedmodel.Info{Signatures: signatures(signature("s", false, tensor.Float, 3))}}, ProbeOptions{}, Decode{Recorded: fakeDecode})
 		if err != nil || p.Signatures["s"].Slowest != time.Second || p.Signatures["s"].Recorded != 3 {
 			t.Errorf("%+v %v", p, err)
 		}
@@ -166,7 +166,7 @@ func TestProveTimes(t *testing.T) {
 // TestRecordedRequestRefuses: the version that serves goes on when the next one fails a recorded request.
 func TestRecordedRequestRefuses(t *testing.T) {
 	start(t, func(w *world, o *Options) {
-		o.Decode = fakeDecode
+		o.Decode = Decode{Recorded: fakeDecode}
 		put(t, w.sub(1), "")
 		recordRequests(t, w.sub(1), inference.DefaultSignature+" float")
 	}, func(t *testing.T, w *world) {

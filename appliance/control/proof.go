@@ -15,6 +15,7 @@ type SignatureProof struct {
 	MemoryBytes           int64           `json:"memory_bytes,omitempty"`            // that the worker used after the largest run
 	Recorded              int             `json:"recorded,omitempty"`                // recorded requests that were replayed
 	SlowestRecordedMicros int64           `json:"slowest_recorded_micros,omitempty"` // of these
+	Golden                int             `json:"golden,omitempty"`                  // golden cases that gave what they should
 	Reason                string          `json:"reason,omitempty"`                  // why nothing was made up for it
 	Limit                 string          `json:"limit,omitempty"`                   // why no larger batch was tried
 	Warnings              []string        `json:"warnings,omitempty"`

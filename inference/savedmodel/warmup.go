@@ -23,9 +23,9 @@ const (
 	maxWarmupRecord  = 256 << 20 // bytes
 )
 
-// EachWarmup calls f with each recorded PredictRequest, counted from 1, until f returns an error; it does nothing where none are recorded.
-// request is valid until f returns. Errors that are not f's are *inference.Error.
-func EachWarmup(dir string, f func(n int, request []byte) error) error {
+// EachWarmup calls f with each recorded request, counted from 1, until f returns an error; it does nothing where none are recorded.
+// Recorded.Request is valid until f returns. Errors that are not f's are *inference.Error.
+func EachWarmup(dir string, f func(n int, r inference.Recorded) error) error {
 	path := filepath.Join(dir, WarmupFile)
 	file, size, err := openFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -38,7 +38,7 @@ func EachWarmup(dir string, f func(n int, request []byte) error) error {
 	return eachWarmup(file, size, path, f)
 }
 
-func eachWarmup(file io.Reader, size int64, path string, f func(n int, request []byte) error) error {
+func eachWarmup(file io.Reader, size int64, path string, f func(n int, r inference.Recorded) error) error {
 	var buf []byte
 	for n := 1; size > 0; n++ {
 		if n > maxWarmupRecords {
@@ -69,14 +69,14 @@ func eachWarmup(file io.Reader, size int64, path string, f func(n int, request [
 		if unmask(binary.LittleEndian.Uint32(buf[length:])) != crc32.Checksum(buf[:length], castagnoli) {
 			return bad("has a wrong checksum; the file is damaged")
 		}
-		request, err := predictRequest(buf[:length])
+		r, err := recordedIn(buf[:length])
 		if err != nil {
 			if e := (*inference.Error)(nil); errors.As(err, &e) {
 				return err
 			}
 			return bad("is no PredictionLog: %v", err)
 		}
-		if err := f(n, request); err != nil {
+		if err := f(n, r); err != nil {
 			return err
 		}
 	}
@@ -89,30 +89,30 @@ func unmask(c uint32) uint32 {
 	return c>>17 | c<<15
 }
 
-// predictRequest is the request in a PredictionLog's predict_log.
-func predictRequest(log []byte) (request []byte, err error) {
-	const predictLog = 6
-	kind := protowire.Number(0) // of log_type; the last one counts, as in any oneof
+// recordedIn is the request in a PredictionLog. Those of session_run_log and predict_streamed_log TensorFlow Serving does not make either.
+func recordedIn(log []byte) (r inference.Recorded, err error) {
 	err = eachBytes(log, func(num protowire.Number, b []byte) error {
-		switch {
-		case num < 2 || num > 7: // log_metadata and what is not known
-			return nil
-		case num != predictLog:
-			kind, request = num, nil
+		if num < 2 || num > 7 { // log_metadata and what is not known
 			return nil
 		}
-		kind = num
+		if kind := inference.RecordedKind(num); kind != r.Kind { // the last member of log_type counts, as in any oneof
+			r = inference.Recorded{Kind: kind}
+		}
 		return eachBytes(b, func(num protowire.Number, b []byte) error {
 			if num == 1 {
-				request = append(request[:len(request):len(request)], b...) // parts of one message come together end to end
+				r.Request = append(r.Request[:len(r.Request):len(r.Request)], b...) // parts of one message come together end to end
 			}
 			return nil
 		})
 	})
-	if err == nil && kind != predictLog {
-		err = inference.Errorf(inference.Unimplemented, inference.ReasonModel, "Unsupported log_type for warmup: %d", kind)
+	if err != nil {
+		return inference.Recorded{}, err
 	}
-	return request, err
+	switch r.Kind {
+	case inference.RecordedPredict, inference.RecordedClassify, inference.RecordedRegress, inference.RecordedMultiInference:
+		return r, nil
+	}
+	return inference.Recorded{}, inference.Errorf(inference.Unimplemented, inference.ReasonModel, "Unsupported log_type for warmup: %d", r.Kind)
 }
 
 // eachBytes visits the length-delimited fields of a message.

@@ -43,7 +43,7 @@ func predictLog(t testing.TB, signature string) []byte {
 }
 
 func TestEachWarmup(t *testing.T) {
-	regress, err := proto.Marshal(&servingpb.PredictionLog{LogType: &servingpb.PredictionLog_RegressLog{RegressLog: &servingpb.RegressLog{}}})
+	session, err := proto.Marshal(&servingpb.PredictionLog{LogType: &servingpb.PredictionLog_SessionRunLog{SessionRunLog: &servingpb.SessionRunLog{}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,15 +70,15 @@ func TestEachWarmup(t *testing.T) {
 		{"a wrong byte", flip(a, 13), "", inference.FailedPrecondition, "has a wrong checksum; "},
 		{"a huge length", tfRecordHead(1 << 62), "", inference.FailedPrecondition, "at most"},
 		{"no message", tfRecord([]byte{0xff}), "", inference.FailedPrecondition, "is no PredictionLog"},
-		{"another kind", append(bytes.Clone(a), tfRecord(regress)...), "a", inference.Unimplemented, "Unsupported log_type for warmup: 3"},
+		{"another kind", append(bytes.Clone(a), tfRecord(session)...), "a", inference.Unimplemented, "Unsupported log_type for warmup: 5"},
 		{"no kind", tfRecord(nil), "", inference.Unimplemented, "Unsupported log_type for warmup: 0"},
 	} {
 		dir := t.TempDir()
 		writeFile(t, filepath.Join(dir, WarmupFile), tt.file)
 		seen := ""
-		err := EachWarmup(dir, func(n int, request []byte) error {
+		err := EachWarmup(dir, func(n int, got inference.Recorded) error {
 			var r servingpb.PredictRequest
-			if err := proto.Unmarshal(request, &r); err != nil || n != len(seen)+1 {
+			if err := proto.Unmarshal(got.Request, &r); got.Kind != inference.RecordedPredict || err != nil || n != len(seen)+1 {
 				t.Errorf("%s: %d %v", tt.name, n, err)
 			}
 			seen += r.GetModelSpec().GetSignatureName()
@@ -98,7 +98,7 @@ func TestEachWarmup(t *testing.T) {
 	stop, dir := errors.New("stop"), t.TempDir()
 	writeFile(t, filepath.Join(dir, WarmupFile), append(bytes.Clone(a), b...))
 	calls := 0
-	if err := EachWarmup(dir, func(int, []byte) error { calls++; return stop }); !errors.Is(err, stop) || calls != 1 {
+	if err := EachWarmup(dir, func(int, inference.Recorded) error { calls++; return stop }); !errors.Is(err, stop) || calls != 1 {
 		t.Errorf("%d calls, %v", calls, err)
 	}
 }
@@ -111,6 +111,48 @@ func tfRecordHead(n uint64) []byte {
 	return binary.LittleEndian.AppendUint32(b, (c>>15|c<<17)+0xa282ead8)
 }
 
+// TestWarmupKinds: each kind that TensorFlow Serving replays comes with its own request, and the last member of log_type counts.
+func TestWarmupKinds(t *testing.T) {
+	spec := &servingpb.ModelSpec{SignatureName: "s"}
+	logs := []*servingpb.PredictionLog{
+		{LogType: &servingpb.PredictionLog_ClassifyLog{ClassifyLog: &servingpb.ClassifyLog{Request: &servingpb.ClassificationRequest{ModelSpec: spec}}}},
+		{LogType: &servingpb.PredictionLog_RegressLog{RegressLog: &servingpb.RegressLog{Request: &servingpb.RegressionRequest{ModelSpec: spec}}}},
+		{LogType: &servingpb.PredictionLog_MultiInferenceLog{MultiInferenceLog: &servingpb.MultiInferenceLog{Request: &servingpb.MultiInferenceRequest{
+			Tasks: []*servingpb.InferenceTask{{ModelSpec: spec}}}}}},
+	}
+	want := []inference.RecordedKind{inference.RecordedClassify, inference.RecordedRegress, inference.RecordedMultiInference, inference.RecordedPredict}
+	var file, all []byte
+	for _, log := range logs {
+		b, err := proto.Marshal(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, all = append(file, tfRecord(b)...), append(all, b...)
+	}
+	file = append(file, tfRecord(append(all, predictLog(t, "s")...))...)
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, WarmupFile), file)
+	seen := 0
+	if err := EachWarmup(dir, func(n int, r inference.Recorded) error {
+		var err error
+		switch n {
+		case 1:
+			err = proto.Unmarshal(r.Request, &servingpb.ClassificationRequest{})
+		case 4:
+			var p servingpb.PredictRequest
+			if err = proto.Unmarshal(r.Request, &p); p.GetModelSpec().GetSignatureName() != "s" || len(r.Request) != 5 {
+				t.Errorf("the last of four kinds has %q", r.Request)
+			}
+		}
+		if seen++; r.Kind != want[n-1] || len(r.Request) == 0 || err != nil {
+			t.Errorf("record %d: kind %d, %d bytes, %v", n, r.Kind, len(r.Request), err)
+		}
+		return nil
+	}); err != nil || seen != 4 {
+		t.Errorf("%d records, %v", seen, err)
+	}
+}
+
 func FuzzWarmup(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Add(tfRecord(predictLog(f, "a")), false)
@@ -121,9 +163,9 @@ func FuzzWarmup(f *testing.F) {
 			b = tfRecord(b) // past the checksums
 		}
 		last := 0
-		err := eachWarmup(bytes.NewReader(b), int64(len(b)), "path", func(n int, request []byte) error {
-			if n != last+1 || len(request) > len(b) {
-				t.Errorf("record %d after %d, %d bytes of %d", n, last, len(request), len(b))
+		err := eachWarmup(bytes.NewReader(b), int64(len(b)), "path", func(n int, r inference.Recorded) error {
+			if n != last+1 || len(r.Request) > len(b) {
+				t.Errorf("record %d after %d, %d bytes of %d", n, last, len(r.Request), len(b))
 			}
 			last = n
 			return nil

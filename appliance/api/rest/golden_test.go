@@ -36,7 +36,7 @@ func TestDecodeGolden(t *testing.T) {
 		{"nothing expected", `{"instances":[1]}`, `! either "predictions" or "outputs"`},
 		{"twice expected", `{"instances":[1],"outputs":1,"predictions":[1]}`, `! either "predictions" or "outputs"`},
 		{"nothing sent", `{"predictions":[1]}`, "! Missing 'inputs' or 'instances' key"},
-		{"a misspelt key", `{"instances":[1],"predictions":[1],"tolerence":1}`, `! has no "tolerence"; it has name, signature_name`},
+		{"a misspelt key", `{"instances":[1],"predictions":[1],"tolerances":1}`, `! has no "tolerances"; it has name, signature_name`},
 		{"a key that is two", `{"instances":[1],"predictions":[1],"rtol|atol":1}`, `! has no "rtol|atol"`},
 		{"a key twice", `{"instances":[1],"instances":[2],"predictions":[1]}`, `! has "instances" twice`},
 		{"another type sent", `{"instances":["a"],"predictions":[1]}`, "! is not of expected type: float"},
