@@ -107,7 +107,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Serve: a.load.serve, Decode: decodeCases(),
-		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
+		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Log:   opts.Log,
 	})
 	if err != nil {
@@ -143,6 +143,14 @@ func workerMemory(r inference.Runner) (int64, bool) {
 	}
 	bytes := m.Stats().Memory.Resident
 	return bytes, bytes > 0
+}
+
+func workerPeak(r inference.Runner, anew bool) (int64, bool) {
+	m, ok := r.(*worker.Model)
+	if !ok {
+		return 0, false
+	}
+	return m.Peak(anew)
 }
 
 // workerLine logs what a worker wrote: TensorFlow's own lines with their level, anything else as a warning.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/inferd/inferd/appliance/config"
@@ -18,6 +19,7 @@ func TestValidatedBeforeTraffic(t *testing.T) {
 		dir := modeltest.Write(t, modeltest.HalfPlusTwo())
 		recordRequest(t, dir, 4)
 		recordRequest(t, dir, 6)
+		writeGolden(t, dir, `{"name":"four","instances":[4],"predictions":[4]}`)
 		moveInto(t, dir, filepath.Join(cfg.ModelsDir, "m"), "1")
 	})
 	v := s.live("m", 1)
@@ -29,7 +31,10 @@ func TestValidatedBeforeTraffic(t *testing.T) {
 	if p == nil || p.LoadMicros <= 0 || p.Unproven != "" {
 		t.Fatalf("%s", text)
 	}
-	if sig := p.Signatures[inference.DefaultSignature]; sig.Recorded != 2 || sig.SlowestRecordedMicros <= 0 || sig.LargestBatch < 2 || sig.RunMicros[1] <= 0 || sig.MemoryBytes <= 0 {
+	if p.LoadPeakBytes <= 0 || p.PeakBytes < p.RestBytes || p.RestBytes <= 0 {
+		t.Errorf("%s", text)
+	}
+	if sig := p.Signatures[inference.DefaultSignature]; sig.Recorded != 2 || sig.Golden != 1 || sig.SlowestRecordedMicros <= 0 || sig.LargestBatch < 2 || sig.RunMicros[1] <= 0 || sig.MemoryBytes <= 0 {
 		t.Errorf("%s", text)
 	}
 	for i, bad := range []struct {
@@ -49,6 +54,10 @@ func TestValidatedBeforeTraffic(t *testing.T) {
 			}
 			return os.WriteFile(path, []byte("no records here, for sure"), 0o644)
 		}, []string{"record 1 of " + savedmodel.WarmupFile}},
+		{"a golden case that is answered otherwise", modeltest.Affine(0.5, 3), func(dir string) error {
+			writeGolden(t, dir, `{"name":"four","instances":[4],"predictions":[4]}`)
+			return nil
+		}, []string{`golden case "four" (line 1 of assets.extra/inferd_golden.jsonl): output "y"[0] is 5, expected 4 (rtol 1e-05, atol 1e-05)`, "still serving version 1"}},
 	} {
 		dir := modeltest.Write(t, bad.model)
 		if bad.spoil != nil {
@@ -71,5 +80,21 @@ func moveInto(t *testing.T, dir, base, name string) {
 	}
 	if err := os.Rename(dir, filepath.Join(base, name)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCostsMore: a version that takes far more memory goes live all the same, and says so.
+func TestCostsMore(t *testing.T) {
+	s := serve(t, func(cfg *config.Config) {
+		moveInto(t, modeltest.Write(t, modeltest.Hungry(1)), filepath.Join(cfg.ModelsDir, "m"), "1")
+	})
+	s.live("m", 1)
+	moveInto(t, modeltest.Write(t, modeltest.Hungry(200)), filepath.Join(s.cfg.ModelsDir, "m"), "2")
+	v := s.live("m", 2)
+	if !strings.Contains(v.Message, "it costs more than version 1: ") || !strings.Contains(v.Message, "its worker used up to ") {
+		t.Errorf("%q", v.Message)
+	}
+	if v.Proof.PeakBytes < 200<<20 || v.Proof.RestBytes > v.Proof.PeakBytes {
+		t.Errorf("%+v", v.Proof)
 	}
 }

@@ -7,7 +7,8 @@ import (
 )
 
 func proofOf(v updater.VersionStatus) *control.Proof {
-	p := &control.Proof{LoadMicros: v.LoadTook.Microseconds(), Unproven: v.Proof.Unproven, Signatures: make(map[string]control.SignatureProof)}
+	p := &control.Proof{LoadMicros: v.LoadTook.Microseconds(), Unproven: v.Proof.Unproven, Signatures: make(map[string]control.SignatureProof),
+		LoadPeakBytes: v.Proof.LoadPeak, PeakBytes: v.Proof.Peak, RestBytes: v.Proof.Rest}
 	for key, s := range v.Proof.Signatures {
 		out := control.SignatureProof{
 			LargestBatch: s.Largest, MemoryBytes: s.Memory, Recorded: s.Recorded, SlowestRecordedMicros: s.Slowest.Microseconds(), Golden: s.Golden,

@@ -85,7 +85,7 @@ func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *infe
 		return nil, nil, updater.Proof{}, err
 	}
 	c.Model.AllowNaN = settings(c).NaN == config.Warn
-	proof, err := updater.Prove(ctx, r, c, updater.ProbeOptions{Memory: workerMemory}, decodeCases())
+	proof, err := updater.Prove(ctx, r, c, updater.ProbeOptions{Memory: workerMemory, Peak: workerPeak}, decodeCases())
 	if err != nil {
 		_ = r.Close()
 		return nil, nil, proof, err

@@ -57,6 +57,7 @@ type good struct {
 	Print  string    `json:"print"`
 	Tree   tree      `json:"tree"`
 	At     time.Time `json:"at"`
+	Cost   *cost     `json:"cost,omitempty"`
 
 	Kept      string    `json:"kept,omitempty"` // a folder with the same bytes; empty when there is none
 	KeptPrint string    `json:"kept_print,omitempty"`

@@ -298,6 +298,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		DefaultDeadline: cand.Model.DefaultDeadline, StrictShapes: cand.Model.StrictShapes,
 	}
 	servable := l.o.Serve(public, out.runner, cand, out.proof)
+	dearer := m.dearer(v, out.proof)
 	v.loaded, v.took, v.proof = digest, out.took, out.proof
 	v.incomplete, v.info, v.changed = "", nil, false
 	if g := m.rec.good(v.number); g != nil && v.tree != nil {
@@ -312,7 +313,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		l.set(m, old, StateDraining, "another folder serves this number now")
 		l.drain(m, old, s, drained)
 	}
-	reason := out.proof.Unproven
+	reason := joinReasons(out.proof.Unproven, dearer)
 	if v.kept {
 		reason = joinReasons(reason, m.keptText(v))
 	}
@@ -322,6 +323,9 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	l.log.Info("version live", "model", m.Name, "version", v.number, "took", out.took.String(), "bytes", v.sight.Print.Bytes)
 	if out.proof.Unproven != "" {
 		l.log.Warn("version is live without proof", "model", m.Name, "version", v.number, "err", out.proof.Unproven)
+	}
+	if dearer != "" {
+		l.log.Warn("version costs more than the one that serves", "model", m.Name, "version", v.number, "reason", dearer)
 	}
 	for _, key := range sortedKeys(cand.Info.Refused) {
 		l.log.Warn("signature cannot be served", "model", m.Name, "version", v.number, "signature", key, "reason", cand.Info.Refused[key])

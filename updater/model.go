@@ -502,8 +502,8 @@ func (l *loop) setProblem(m *model, problem string, found look) {
 }
 
 func joinReasons(a, b string) string {
-	if a == "" {
-		return b
+	if a == "" || b == "" {
+		return a + b
 	}
 	return a + "; " + b
 }

@@ -21,6 +21,9 @@ type ProbeOptions struct {
 	Budget   time.Duration // for batches above one, all signatures together; 10 s. The run of batch 1 is not bounded by it
 	// Memory measures what the runner's worker uses; ok is false when it cannot tell. nil measures nothing.
 	Memory func(r inference.Runner) (bytes int64, ok bool)
+	// Peak is the most memory that the runner's worker has used at once since its start or since the last call with anew; ok is false when
+	// it cannot tell. nil measures nothing.
+	Peak func(r inference.Runner, anew bool) (bytes int64, ok bool)
 	// MemoryLimitBytes is what the worker may use; doubling stops before it is passed. 0: no limit.
 	MemoryLimitBytes int64
 	MaxInputBytes    int64 // of one run's made-up inputs; 256 MiB
@@ -36,18 +39,23 @@ func (o ProbeOptions) withDefaults() ProbeOptions {
 	if o.Memory == nil {
 		o.Memory = func(inference.Runner) (int64, bool) { return 0, false }
 	}
+	if o.Peak == nil {
+		o.Peak = func(inference.Runner, bool) (int64, bool) { return 0, false }
+	}
 	if o.MaxInputBytes <= 0 {
 		o.MaxInputBytes = 256 << 20
 	}
 	return o
 }
 
-// Proof is what made-up runs have shown.
+// Proof is what the runs before a version went live have shown.
 type Proof struct {
 	Signatures map[string]SignatureProof // by key; every signature of the version
 	// Unproven is the reason why the version was not shown to work; empty when at least one signature ran and none was refused its
 	// made-up input.
 	Unproven string
+	// Bytes that the worker used: the most while it loaded, the most during these runs, and after them. 0: not measured.
+	LoadPeak, Peak, Rest int64
 }
 
 // SignatureProof is what made-up runs have shown of one signature.

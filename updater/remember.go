@@ -228,7 +228,7 @@ func (l *loop) sealed(m *model, v *version, t tree, err error) {
 	case err != nil:
 		v.sealAt = time.Now().Add(sealRetry)
 	default:
-		m.rec.addGood(good{Number: v.number, Dir: v.dir, Print: v.loaded, Tree: t, At: time.Now()}, m.live())
+		m.rec.addGood(good{Number: v.number, Dir: v.dir, Print: v.loaded, Tree: t, At: time.Now(), Cost: costOf(v.proof)}, m.live())
 		v.files.set(&m.rec.Good[0])
 		m.rec.proven(v.number)
 		written, digest := l.note(m, "good", v.number, ""), v.loaded

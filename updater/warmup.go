@@ -26,6 +26,8 @@ type Decode struct {
 // it, and an answer that is not what the case expects. A signature that answered one of these counts as proven even if made-up inputs are
 // no good for it.
 func Prove(ctx context.Context, r inference.Runner, cand Candidate, o ProbeOptions, decode Decode) (Proof, error) {
+	o = o.withDefaults()
+	loadPeak, _ := o.Peak(r, true)
 	shown := make(map[string]SignatureProof)
 	if err := replay(ctx, r, cand, decode, shown); err != nil {
 		return Proof{}, err
@@ -34,6 +36,9 @@ func Prove(ctx context.Context, r inference.Runner, cand Candidate, o ProbeOptio
 		return Proof{}, err
 	}
 	p, err := Probe(ctx, r, cand.Info.Signatures, o)
+	p.LoadPeak = loadPeak
+	p.Peak, _ = o.Peak(r, false)
+	p.Rest, _ = o.Memory(r)
 	unproven := false
 	for key, s := range p.Signatures {
 		if was, ok := shown[key]; ok {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // In these tests a SavedModel is a folder with saved_model.pb, and whole when it has "data" too. saved_model.pb scripts the load:
-// "load CODE", "run CODE" and "die" fail with that, "slow" waits for the world's gate.
+// "load CODE", "run CODE" and "die" fail with that, "takes TIME" runs for so long, "slow" waits for the world's gate.
 
 // world is the fake runtime, and what the tests ask about it.
 type world struct {
@@ -81,6 +81,13 @@ type fakeRunner struct {
 func (r *fakeRunner) Run(_ context.Context, run *inference.Run) (*inference.Result, error) {
 	if code, ok := strings.CutPrefix(r.script, "run "); ok {
 		return nil, scriptError(code)
+	}
+	if words, ok := strings.CutPrefix(r.script, "takes "); ok {
+		d, err := time.ParseDuration(strings.Fields(words)[0])
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(d)
 	}
 	return answer(run), nil
 }

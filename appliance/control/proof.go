@@ -3,9 +3,12 @@ package control
 
 // Proof is what the runs before a version went live have shown.
 type Proof struct {
-	LoadMicros int64                     `json:"load_micros"`        // from the load's begin to the end of these runs
-	Unproven   string                    `json:"unproven,omitempty"` // why the version was not shown to work
-	Signatures map[string]SignatureProof `json:"signatures"`
+	LoadMicros    int64                     `json:"load_micros"`               // from the load's begin to the end of these runs
+	Unproven      string                    `json:"unproven,omitempty"`        // why the version was not shown to work
+	LoadPeakBytes int64                     `json:"load_peak_bytes,omitempty"` // the most memory that the worker used while it loaded
+	PeakBytes     int64                     `json:"peak_bytes,omitempty"`      // the most during these runs
+	RestBytes     int64                     `json:"rest_bytes,omitempty"`      // after them
+	Signatures    map[string]SignatureProof `json:"signatures"`
 }
 
 // SignatureProof is what they have shown of one signature.

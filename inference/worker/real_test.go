@@ -173,3 +173,46 @@ func TestRealDeaths(t *testing.T) {
 		}
 	}
 }
+
+// TestRealPeak: memory that a run held and gave back is counted, until the count begins anew.
+func TestRealPeak(t *testing.T) {
+	h := startHostWith(t, HostOptions{UseZygote: true, Library: realLibrary(t)})
+	m := openMade(t, h, modeltest.Hungry(1), Options{})
+	run := func(mebibytes float32) {
+		t.Helper()
+		if _, err := m.call(t.Context(), inference.DefaultSignature, modeltest.Floats(tensor.Shape{1, 1}, mebibytes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peak := func(anew bool) int64 {
+		t.Helper()
+		bytes, ok := m.Peak(anew)
+		if !ok || bytes < m.Stats().Memory.Resident {
+			t.Fatalf("%d bytes, %v; it uses %d", bytes, ok, m.Stats().Memory.Resident)
+		}
+		return bytes
+	}
+	run(1)
+	before := peak(true)
+	run(300)
+	large := peak(true)
+	run(1)
+	after := peak(false)
+	t.Logf("peaks: %d MiB, with 300 MiB held %d MiB, anew %d MiB; at rest %d MiB", before>>20, large>>20, after>>20, m.Stats().Memory.Resident>>20)
+	if large < before+250<<20 {
+		t.Errorf("a run that holds 300 MiB more shows as %d after %d", large, before)
+	}
+	if after > large-250<<20 {
+		t.Errorf("the count did not begin anew: %d after %d", after, large)
+	}
+	shared := openMade(t, h, modeltest.Hungry(1), Options{Group: "all"})
+	if _, ok := shared.Peak(false); ok {
+		t.Error("the peak of a process that others share was told for one")
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if bytes, ok := m.Peak(true); ok {
+		t.Errorf("a closed model used %d bytes", bytes)
+	}
+}
