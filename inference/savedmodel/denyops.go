@@ -31,7 +31,8 @@ const (
 	doesSet     = "changes how files are reached"
 )
 
-// outerOps are all ops of TensorFlow 2.20 that name a file, an address or foreign code themselves. Ops that only go on with what one of
+// outerOps are all ops of TensorFlow 2.20 (its registry of 1798 was gone through by the names of ops, inputs and attributes) that name a
+// file, an address or foreign code themselves, and those of TensorRT, which older GPU runtimes have. Ops that only go on with what one of
 // these has opened (ReaderReadV2, WriteSummary, RpcGetValue) are left out, and so are XlaCallModule and its kin, which run what the graph
 // itself brings, and RemoteCall, which has nowhere to go in a process without a cluster.
 var outerOps = func() map[string]string {
@@ -43,14 +44,15 @@ var outerOps = func() map[string]string {
 			ExperimentalLMDBDataset SqlDataset ExperimentalSqlDataset CSVDataset CSVDatasetV2 ExperimentalCSVDataset LoadDataset
 			SnapshotDatasetReader SnapshotNestedDatasetReader SnapshotChunkDataset ListSnapshotChunksDataset GenerateVocabRemapping
 			LoadAndRemapMatrix ImmutableConst Skipgram InitializeTableFromTextFile InitializeTableFromTextFileV2
-			Restore RestoreV2 RestoreSlice DTensorRestoreV2 DecodeProtoV2 EncodeProto`,
+			Restore RestoreV2 RestoreSlice DTensorRestoreV2 DecodeProtoV2 EncodeProto FixedUnigramCandidateSampler InitializeTRTResource`,
 		doesWrite: `WriteFile Save SaveSlices SaveV2 MergeV2Checkpoints SaveDataset SaveDatasetV2 DistributedSave DatasetToTFRecord
 			ExperimentalDatasetToTFRecord SnapshotDataset SnapshotDatasetV2 CacheDataset CacheDatasetV2 CreateSummaryFileWriter
-			CreateSummaryDbWriter ImportEvent PrintV2 DumpTensor CalibrationStatisticsSaver`,
+			CreateSummaryDbWriter ImportEvent PrintV2 DumpTensor CalibrationStatisticsSaver
+			SerializeTRTResource`,
 		doesNetwork: `RpcServer RpcServerStart RpcServerRegister RpcClient RpcCall DataServiceDataset DataServiceDatasetV2
 			DataServiceDatasetV3 DataServiceDatasetV4 RegisterDataset RegisterDatasetV2 DebugIdentity DebugIdentityV2 DebugIdentityV3
 			DebugNanCount DebugNumericSummary`,
-		doesCode: `PyFunc PyFuncStateless EagerPyFunc DatasetFromGraph`,
+		doesCode: `PyFunc PyFuncStateless EagerPyFunc DatasetFromGraph XlaCustomCall XlaCustomCallV2`,
 		doesSet:  `FileSystemSetConfiguration`,
 	} {
 		for op := range strings.FieldsSeq(ops) {
@@ -63,10 +65,13 @@ var outerOps = func() map[string]string {
 // fileMark is put behind the name of an op of fileAttrOps where an attribute makes it touch a file; without it these are harmless.
 const fileMark = " with a file"
 
-var fileAttrOps = map[string]bool{"PrintV2": true, "DecodeProtoV2": true, "EncodeProto": true}
+var fileAttrOps = map[string]bool{"PrintV2": true, "DecodeProtoV2": true, "EncodeProto": true, "FixedUnigramCandidateSampler": true}
 
 // maxAttrKey bounds what is read of an attribute's name, and of its value where only the beginning tells.
 const maxAttrKey = 64
+
+// attrOfCaller stands for the value of an attribute that a function takes from whoever calls it: it may name a file.
+const attrOfCaller = "(the caller's)"
 
 // attrNamesFile reports whether an attribute of one of fileAttrOps names a file. value may be cut.
 func attrNamesFile(key, value string) bool {
@@ -75,6 +80,8 @@ func attrNamesFile(key, value string) bool {
 		return !slices.Contains([]string{"", "stdout", "stderr", "log(info)", "log(warning)", "log(error)"}, value)
 	case "descriptor_source":
 		return value != "" && value != "local://" && !strings.HasPrefix(value, "bytes://")
+	case "vocab_file":
+		return value != ""
 	}
 	return false
 }

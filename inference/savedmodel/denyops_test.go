@@ -96,6 +96,17 @@ func TestOuterOps(t *testing.T) {
 		{"a proto decoder with the descriptors in it", func(m *pb.MetaGraphDef) {
 			withOp(m, y, "DecodeProtoV2", "descriptor_source", "bytes://"+strings.Repeat("x", 1000))
 		}, ""},
+		{"printing in a function whose caller says where", func(m *pb.MetaGraphDef) {
+			withFunction(m, "f", "PrintV2")
+			f := m.GraphDef.Library.Function
+			f[len(f)-1].NodeDef[0].Attr = map[string]*attrpb.AttrValue{"output_stream": {Value: &attrpb.AttrValue_Placeholder{Placeholder: "where"}}}
+			withOp(m, y, "PartitionedCall").Attr["f"] = &attrpb.AttrValue{Value: &attrpb.AttrValue_Func{Func: &attrpb.NameAttrList{Name: "f",
+				Attr: map[string]*attrpb.AttrValue{"where": {Value: &attrpb.AttrValue_S{S: []byte("file:///etc/x")}}}}}}
+		}, `PrintV2 writes files (in function "f"`},
+		{"a sampler with its vocabulary in it", func(m *pb.MetaGraphDef) { withOp(m, y, "FixedUnigramCandidateSampler", "vocab_file", "") }, ""},
+		{"a sampler that reads its vocabulary", func(m *pb.MetaGraphDef) { withOp(m, y, "FixedUnigramCandidateSampler", "vocab_file", "/etc/passwd") },
+			"FixedUnigramCandidateSampler reads files"},
+		{"a call of the compiler's own functions", func(m *pb.MetaGraphDef) { withOp(m, y, "XlaCustomCallV2", "call_target_name", "free") }, "XlaCustomCallV2 runs code from outside the graph"},
 		{"a proto decoder with a file", func(m *pb.MetaGraphDef) { withOp(m, y, "DecodeProtoV2", "descriptor_source", "/etc/passwd") }, "DecodeProtoV2 reads files"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -177,6 +177,8 @@ func (g *graph) readAttr(w *wire, entry field, depth int, file *bool, found func
 				})
 			case 10: // func
 				return named(f)
+			case 9: // a placeholder
+				value = attrOfCaller
 			}
 			return nil
 		})

@@ -346,6 +346,26 @@ func TestEveryCutIsNoticed(t *testing.T) {
 	}
 }
 
+// The same for the text form: what is cut off behind the last brace is nothing.
+func TestEveryCutOfATextIsNoticed(t *testing.T) {
+	m := modeltest.Scalar()
+	dir := modeltest.Write(t, m)
+	text, err := prototext.Marshal(m.Proto())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "saved_model.pb")); err != nil {
+		t.Fatal(err)
+	}
+	last := strings.LastIndexByte(string(text), '}')
+	for n := 0; n < len(text); n += 5 { // parsing text takes long
+		write(t, filepath.Join(dir, "saved_model.pbtxt"), text[:n])
+		if _, err := Read(dir, nil); !errors.Is(err, ErrIncomplete) != (n > last) {
+			t.Errorf("cut to %d of %d bytes: %v", n, len(text), err)
+		}
+	}
+}
+
 // A graph is read without holding its constants.
 func TestConstantsAreNotHeld(t *testing.T) {
 	m := modeltest.MatrixHalfPlusTwo()
