@@ -39,7 +39,7 @@ type predictFlags struct {
 	version, label, signature string
 	input, format, dtype      string
 	shape                     string
-	grpc                      string
+	grpc, golden              string
 	timeout                   time.Duration
 }
 
@@ -81,8 +81,10 @@ func predictCommand(e *env) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
-			switch f.format {
-			case formatJSON:
+			switch {
+			case f.format != formatJSON && f.golden != "":
+				return usagef("--golden keeps JSON; %s is %s", called(file), f.format)
+			case f.format == formatJSON:
 				return e.predictJSON(ctx, args[0], file, data, f)
 			default:
 				t, err := f.tensor(data)
@@ -102,6 +104,7 @@ func predictCommand(e *env) *cobra.Command {
 	flags.StringVar(&f.dtype, "dtype", "", "element type of raw input: float, int32, uint8, ...")
 	flags.StringVar(&f.shape, "shape", "", "shape of raw input: 1,224,224,3")
 	flags.StringVar(&f.grpc, "grpc", "", "host:port of gRPC, for .npy and raw input (default: the running inferd's)")
+	flags.StringVar(&f.golden, "golden", "", "also add input and answer to this file of golden cases (a version folder's assets.extra/inferd_golden.jsonl)")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "deadline of the request")
 	return cmd
 }
@@ -232,6 +235,11 @@ func (e *env) predictJSON(ctx context.Context, model, file string, data []byte, 
 			return fmt.Errorf("%s (HTTP %d)", refused.Error, status)
 		}
 		return fmt.Errorf("HTTP %d: %.200s", status, answer)
+	}
+	if f.golden != "" {
+		if err := appendGolden(f.golden, members, answer); err != nil {
+			return err
+		}
 	}
 	return e.printAnswer(answer)
 }
