@@ -33,7 +33,8 @@ const (
 	largerBy    = 32 << 20 // bytes
 )
 
-// dearer says in what p costs much more than what serves, "" when it does not or nothing is known. That is no reason to refuse it.
+// dearer says in what p costs much more than what serves now and will get no more requests by default, "" when it does not or nothing is
+// known. That is no reason to refuse it.
 func (m *model) dearer(v *version, p Proof) string {
 	var old *version
 	for _, other := range m.ordered() {
@@ -42,7 +43,7 @@ func (m *model) dearer(v *version, p Proof) string {
 			break
 		}
 	}
-	if old == nil {
+	if old == nil || old.number > v.number {
 		return ""
 	}
 	var all []string

@@ -84,6 +84,38 @@ func TestCostIsKeptAndCompared(t *testing.T) {
 	})
 }
 
+// TestCostIsRenewed: a start measures again what served before.
+func TestCostIsRenewed(t *testing.T) {
+	b := newBox(t)
+	put(t, b.sub("1"), "takes 10ms 100")
+	kept := func(w *world) *cost {
+		t.Helper()
+		states, err := w.c.opts.Journal.States()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r chronicle
+		if err := json.Unmarshal(states["m"], &r); err != nil || len(r.Good) != 1 {
+			t.Fatalf("%s %v", states["m"], err)
+		}
+		return r.Good[0].Cost
+	}
+	b.run(nil, func(w *world) {
+		w.pass(5 * time.Second)
+		w.wantLive(1)
+		if c := kept(w); c == nil || c.Peak != 0 {
+			t.Errorf("nothing is measured, and %+v is kept", c)
+		}
+	})
+	b.run(func(_ *world, o *Options) { costly(o) }, func(w *world) {
+		w.pass(5 * time.Second)
+		w.wantLive(1)
+		if c := kept(w); c == nil || c.Peak != 200<<20 {
+			t.Errorf("%+v is kept", c)
+		}
+	})
+}
+
 // TestDearerIsNoNoise: some times as much of next to nothing is not worth a line.
 func TestDearerIsNoNoise(t *testing.T) {
 	b := newBox(t)

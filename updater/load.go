@@ -303,6 +303,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	v.incomplete, v.info, v.changed = "", nil, false
 	if g := m.rec.good(v.number); g != nil && v.tree != nil {
 		v.files.set(g)
+		g.Cost = costOf(out.proof) // the machine or the runtime may be another since
 	}
 	v.sealed, v.torn, v.unsealed, v.sealAt = l.o.Journal == nil || v.tree != nil, false, false, time.Time{}
 	old := m.serving(v.number)
