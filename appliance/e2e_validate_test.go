@@ -3,6 +3,7 @@ package appliance
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,5 +97,25 @@ func TestCostsMore(t *testing.T) {
 	}
 	if v.Proof.PeakBytes < 200<<20 || v.Proof.RestBytes > v.Proof.PeakBytes {
 		t.Errorf("%+v", v.Proof)
+	}
+}
+
+// TestNaNPolicy: NaN in the answer to a recorded request refuses the version, or with nan: warn goes live with a line in the log.
+func TestNaNPolicy(t *testing.T) {
+	s := serve(t, func(cfg *config.Config) {
+		warned := listed(cfg, "warned")
+		warned.NaN = config.Warn
+		cfg.Models = []config.Model{listed(cfg, "refused"), warned}
+		for _, m := range cfg.Models {
+			dir := modeltest.Write(t, modeltest.HalfPlusTwo())
+			recordRequest(t, dir, float32(math.NaN()))
+			moveInto(t, dir, m.BasePath, "1")
+		}
+	})
+	s.staged("refused", 1, "quarantined", "recorded request 1 of "+savedmodel.WarmupFile, `output "y" is NaN; if that is right, write nan: warn`)
+	v := s.live("warned", 1)
+	s.ask("warned", []float32{4}, []float32{4})
+	if w := v.Proof.Signatures[inference.DefaultSignature].Warnings; len(w) != 1 || w[0] != `output "y" is NaN on recorded request 1` {
+		t.Errorf("%q", w)
 	}
 }

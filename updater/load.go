@@ -332,7 +332,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		l.log.Warn("signature cannot be served", "model", m.Name, "version", v.number, "signature", key, "reason", cand.Info.Refused[key])
 	}
 	for _, w := range out.proof.Warnings() {
-		l.log.Warn("made-up run gave odd numbers", "model", m.Name, "version", v.number, "err", w)
+		l.log.Warn("version gave odd numbers before it served", "model", m.Name, "version", v.number, "err", w)
 	}
 	l.applyLabels(m)
 	if v.sealed {

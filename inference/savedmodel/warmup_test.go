@@ -153,6 +153,19 @@ func TestWarmupKinds(t *testing.T) {
 	}
 }
 
+// TestEveryCutOfRecordsIsNoticed: only a file that ends behind a record passes.
+func TestEveryCutOfRecordsIsNoticed(t *testing.T) {
+	record := tfRecord(predictLog(t, "s"))
+	file := bytes.Repeat(record, 3)
+	for n := range len(file) + 1 {
+		seen := 0
+		err := eachWarmup(bytes.NewReader(file[:n]), int64(n), "path", func(int, inference.Recorded) error { seen++; return nil })
+		if (err == nil) != (n%len(record) == 0) || seen != n/len(record) {
+			t.Errorf("cut to %d of %d bytes: %d records, %v", n, len(file), seen, err)
+		}
+	}
+}
+
 func FuzzWarmup(f *testing.F) {
 	f.Add([]byte{}, false)
 	f.Add(tfRecord(predictLog(f, "a")), false)

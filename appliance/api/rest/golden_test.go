@@ -78,6 +78,19 @@ func TestDecodeGolden(t *testing.T) {
 	}
 }
 
+// TestEveryCutOfAGoldenCaseIsNoticed: no beginning of a case passes for one.
+func TestEveryCutOfAGoldenCaseIsNoticed(t *testing.T) {
+	const doc = `{"name":"n","signature_name":"two","instances":[{"a":1,"b":{"b64":"eA=="}}],"predictions":[{"score":1.5e-3,"label":"yes"}],"rtol":0,"atol":1}`
+	for n := range len(doc) {
+		if g, err := DecodeGolden([]byte(doc[:n]), goldenSignatures()); err == nil {
+			t.Errorf("cut to %q: %+v", doc[:n], g)
+		}
+	}
+	if _, err := DecodeGolden([]byte(doc), goldenSignatures()); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzGolden(f *testing.F) {
 	for _, doc := range []string{`{"instances":[1,2],"predictions":[2.5,3],"tolerance":1e-3}`, `{"signature_name":"two","inputs":{"a":1,"b":"x"},"outputs":{"score":0.5},"name":"n"}`,
 		`{"signature_name":"two","instances":[{"a":1,"b":{"b64":"eA=="}}],"predictions":[{"score":NaN,"label":"yes"}],"rtol":0,"atol":1}`, `{"outputs":{}}`, "", "{"} {
