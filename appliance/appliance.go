@@ -103,7 +103,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 			c, _ := cfg.Model(m.Name)
 			fill(m, c)
 		},
-		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, PollOnly: !cfg.Updater.Watch,
+		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, EmptyGrace: cfg.Updater.EmptyGrace, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Serve: a.load.serve, Decode: decodeCases(),

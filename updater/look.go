@@ -61,16 +61,11 @@ func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
 	}
 	first := !m.looked
 	m.looked, m.base, m.lookedAt, m.disk = true, found.Base, started, found.Disk
+	m.sawEmpty(found, started)
 	if found.Base == baseThere {
 		l.sawVersions(m, found.Folders, first)
-		switch {
-		case len(found.Folders) > 0:
-			m.emptySince = time.Time{}
-		case m.emptySince.IsZero():
-			m.emptySince = started
-		}
 	}
-	l.setProblem(m, m.problemOf(found), found)
+	l.setProblem(m, m.problemOf(&l.o, found), found)
 	if l.watcher != nil {
 		l.watcher.set(m.Name, found.Watch)
 	}
@@ -93,7 +88,7 @@ func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
 // lookTimes are the moments at which a look without any news decides something.
 func (m *model) lookTimes(o *Options) []time.Time {
 	var out []time.Time
-	if !m.emptySince.IsZero() && m.lookedAt.Sub(m.emptySince) < o.EmptyGrace {
+	if m.spared(o) {
 		out = append(out, m.emptySince.Add(o.EmptyGrace))
 	}
 	for _, v := range m.versions {
@@ -140,7 +135,7 @@ func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 		if unknown {
 			l.arrived(m, v, first)
 		}
-		if settled, _ := v.sight.settled(m.lookedAt, l.o.SettleTime); settled && v.state == StateLive && !v.changed && v.loaded != v.sight.Print.Digest {
+		if settled, _ := v.sight.settled(m.lookedAt, l.o.SettleTime); settled && f.Err == nil && v.state == StateLive && !v.changed && v.loaded != v.sight.Print.Digest {
 			v.changed, m.dirty = true, true
 			v.reason = joinReasons(v.reason, "its files were changed after it was loaded; what was loaded still serves; publish changes as a new version")
 			l.log.Warn("version changed on disk after it was loaded: not read again", "model", m.Name, "version", v.number, "path", v.dir)

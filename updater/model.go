@@ -33,6 +33,7 @@ type model struct {
 	base       baseState
 	lookedAt   time.Time // the last look's beginning
 	emptySince time.Time // zero while there are versions
+	leaving    time.Time // when it is removed, for its folder is gone from the models directory; else zero
 	problem    string
 	held       []string
 	said       []string         // held labels that the log has told about
@@ -249,8 +250,7 @@ func (l *loop) step(m *model, now time.Time) {
 			l.startSeal(m, v)
 		}
 	}
-	empty := !m.emptySince.IsZero() && m.base == baseThere && m.lookedAt.Sub(m.emptySince) >= l.o.EmptyGrace &&
-		m.rec.Pin == nil && m.rec.Back == nil
+	empty := m.empty(&l.o)
 	policy := m.policy()
 	a := plan(policy, all, empty, false)
 	for _, s := range all {
@@ -468,16 +468,26 @@ func (l *loop) applyLabels(m *model) {
 }
 
 // problemOf is what is wrong with the base path, empty when nothing is.
-func (m *model) problemOf(found look) string {
+func (m *model) problemOf(o *Options, found look) string {
+	grace := m.graceText(o)
 	switch {
+	case found.Err != nil && grace != "":
+		return found.Err.Error() + "; " + grace
 	case found.Err != nil:
 		return found.Err.Error()
+	case len(found.Folders) == 0 && grace != "":
+		return joinReasons(grace, found.Hint)
 	case len(found.Folders) == 0 && found.Hint != "":
 		return found.Hint
 	case len(found.Folders) == 0:
 		return fmt.Sprintf("no version under %s: a version is a folder named by a number, such as %s", m.BasePath, filepath.Join(m.BasePath, "1"))
 	}
 	problems := found.Dups
+	for _, f := range found.Folders {
+		if v := m.versions[f.Dir]; f.Err != nil && v != nil && v.state == StateLive {
+			problems = append(problems, fmt.Sprintf("version %d serves, but its folder cannot be read: %v", f.Number, f.Err))
+		}
+	}
 	for _, n := range m.Policy.Specific {
 		if !m.Policy.All && !slices.ContainsFunc(found.Folders, func(f folder) bool { return f.Number == n }) {
 			problems = append(problems, fmt.Sprintf("version %d is asked for but not under %s", n, m.BasePath))

@@ -165,7 +165,7 @@ func (m *model) trusted(v *version) bool {
 
 // resolveFirst takes the versions that served when inferd ended off the list once they serve again or cannot.
 func (l *loop) resolveFirst(m *model) {
-	if len(m.first) == 0 || m.base != baseThere {
+	if len(m.first) == 0 || m.base != baseThere || !m.emptySince.IsZero() { // its mount may still come
 		return
 	}
 	numbers := sortedNumbers(m.first)

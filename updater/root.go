@@ -106,6 +106,10 @@ func (l *loop) sawFolders(names []string, now time.Time) {
 			continue
 		}
 		there[name] = true
+		if m := l.models[name]; m != nil && !m.leaving.IsZero() {
+			m.leaving = time.Time{}
+			m.hint(l, now)
+		}
 		l.o.Discovered(&config)
 		m := l.models[name]
 		switch {
@@ -126,13 +130,18 @@ func (l *loop) sawFolders(names []string, now time.Time) {
 		if !ok {
 			since = now
 		}
-		if now.Sub(since) >= l.o.EmptyGrace {
+		if now.Sub(since) >= l.o.EmptyGrace || taken[m.BasePath] {
+			m.leaving = time.Time{}
 			l.remove(m, "its folder in the models directory is gone, or is a configured model's now", now)
 			continue
 		}
 		absent[name] = since
-		if t := since.Add(l.o.EmptyGrace); t.Before(r.due) {
-			r.due = t
+		if m.leaving.IsZero() {
+			m.leaving = since.Add(l.o.EmptyGrace)
+			m.hint(l, now) // the look says so
+		}
+		if m.leaving.Before(r.due) {
+			r.due = m.leaving
 		}
 	}
 	r.absent = absent

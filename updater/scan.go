@@ -116,7 +116,7 @@ func lookAt(base string, diagnose func(string) string) look {
 	l.Base, l.Disk = baseThere, diskOf(base)
 	var names []string
 	for _, e := range entries {
-		if isDir(base, e) {
+		if isDir(base, e) || dangling(base, e) {
 			names = append(names, e.Name())
 		} else {
 			l.Others = true
@@ -129,7 +129,7 @@ func lookAt(base string, diagnose func(string) string) look {
 		var w []watched
 		f.Print, w, f.Err = printOf(f.Dir)
 		if errors.Is(f.Err, fs.ErrNotExist) {
-			if _, err := os.Stat(f.Dir); errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Lstat(f.Dir); errors.Is(err, fs.ErrNotExist) {
 				continue // removed while we looked: as good as never seen
 			}
 		}
@@ -150,6 +150,15 @@ func isDir(base string, e fs.DirEntry) bool {
 	}
 	info, err := os.Stat(filepath.Join(base, e.Name()))
 	return err == nil && info.IsDir()
+}
+
+// dangling: a symbolic link that leads nowhere for now, as one onto a mount that is away does. The version it stands for is not gone.
+func dangling(base string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(base, e.Name()))
+	return err != nil
 }
 
 // lookAtRoot looks at ModelsDir. Names that begin with a dot are nobody's model (temporary folders of copying tools, lost+found's kin).

@@ -165,6 +165,7 @@ type Updater struct {
 	Watch        bool          `yaml:"watch" doc:"Let the kernel tell about changes. Off: only polling."`
 	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case."`
 	SettleTime   time.Duration `yaml:"settle_time" doc:"A version is loaded when its files have not changed for so long."`
+	EmptyGrace   time.Duration `yaml:"empty_grace" doc:"A base path that turns up empty unloads nothing until it has been empty that long, and a model's folder that is gone from models_dir takes its model away only then: it may be a mount that comes back. A configured base path that is missing unloads nothing, ever. 0: at once."`
 
 	KeepCopyLimit Bytes `yaml:"keep_copy_limit" doc:"A version of up to this size is copied for keep_last_good, while a twentieth of the disk stays free. A larger one is hard linked, which survives that its folder is removed or its files are replaced, but not that they are written in place; across file systems it is not kept."`
 }

@@ -11,7 +11,7 @@ func Default() *Config {
 		StateDir:     "/var/lib/inferd",
 		Defaults:     defaultOptions(),
 		Runtime:      Runtime{Isolation: IsolationAuto, Zygote: true, GPU: GPU{AllowGrowth: true}},
-		Updater:      Updater{Watch: true, PollInterval: 5 * time.Second, SettleTime: 2 * time.Second, KeepCopyLimit: 1 << 30},
+		Updater:      Updater{Watch: true, PollInterval: 5 * time.Second, SettleTime: 2 * time.Second, EmptyGrace: time.Minute, KeepCopyLimit: 1 << 30},
 		Limits:       Limits{MaxRequestBytes: 64 << 20},
 		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},
 		Log:          Log{Format: FormatText, Level: "info"},

@@ -51,6 +51,7 @@ func (c *Config) Validate() error {
 	v.models(c.Models)
 	v.runtime(&c.Runtime)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
+	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
 	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
 	v.number("updater.keep_copy_limit", int64(c.Updater.KeepCopyLimit), 0, 1<<40)
 	v.number("limits.max_request_bytes", int64(c.Limits.MaxRequestBytes), minMessage, maxMessage)
