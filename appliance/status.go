@@ -63,8 +63,11 @@ func reason(m updater.ModelStatus) string {
 }
 
 func conditions(s updater.Status) (out []health.Condition) {
-	if s.Watch != "" {
+	switch { // one condition: the first says more
+	case s.Watch != "":
 		out = append(out, health.Condition{Code: health.CodeWatch, Severity: health.Info, Message: "changes are found by polling alone: " + s.Watch})
+	case s.Polled != "":
+		out = append(out, health.Condition{Code: health.CodeWatch, Severity: health.Info, Message: "models directory " + s.Polled})
 	}
 	if s.Problem != "" {
 		out = append(out, health.Condition{Code: health.CodeBasePath, Severity: health.Warning, Message: s.Problem})
@@ -75,6 +78,9 @@ func conditions(s updater.Status) (out []health.Condition) {
 		}
 		if m.Crowded != "" {
 			out = append(out, health.Condition{Code: health.CodeDisk, Model: m.Name, Severity: health.Warning, Message: "model " + m.Name + ": " + m.Crowded})
+		}
+		if m.Polled != "" && !m.Removed && (m.Configured || s.Polled == "") { // else it is said of the models directory
+			out = append(out, health.Condition{Code: health.CodeWatch, Model: m.Name, Severity: health.Info, Message: "model " + m.Name + ": base path " + m.Polled})
 		}
 		if len(m.Held) > 0 {
 			out = append(out, health.Condition{Code: health.CodeLabels, Model: m.Name, Severity: health.Warning,

@@ -51,7 +51,7 @@ func (l *loop) startLook(m *model) {
 
 // saw takes in what a look found.
 func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
-	m.ended, m.due = now, now.Add(l.poll())
+	m.ended, m.due = now, now.Add(l.poll(found.On, now.Sub(started)))
 	if m.again || base != m.BasePath {
 		m.again, m.due = false, now.Add(lookGap)
 	}
@@ -62,6 +62,7 @@ func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
 	first := !m.looked
 	m.looked, m.base, m.lookedAt, m.disk = true, found.Base, started, found.Disk
 	m.sawEmpty(found, started)
+	l.setPolled(m, found)
 	if found.Base == baseThere {
 		l.sawVersions(m, found.Folders, first)
 	}

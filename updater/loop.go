@@ -18,7 +18,6 @@ const (
 	lookPatience = time.Second           // ... not counting those that took longer: their path is slow, and others do not wait for it
 	loadPatience = 30 * time.Second      // the same for loads
 	lookGap      = 50 * time.Millisecond // between two looks at one model, however many events come
-	pollUnwatch  = time.Second           // the longest poll interval without working watches
 	rootOwner    = "\x00root"            // no model can have this name
 )
 
@@ -192,15 +191,8 @@ func (l *loop) hinted() {
 // unwatched says once that changes are found by polling from now on.
 func (l *loop) unwatched(err error) {
 	l.watching = err
-	l.log.Warn("folders cannot all be watched: changes are found by polling instead", "err", err, "poll", l.poll().String())
+	l.log.Warn("folders cannot all be watched: changes are found by polling instead", "err", err, "poll", l.poll("", 0).String())
 	l.c.publish(func(p *published) { p.watch = err.Error() })
-}
-
-func (l *loop) poll() time.Duration {
-	if l.watching != nil || l.o.PollOnly {
-		return min(l.o.PollInterval, pollUnwatch)
-	}
-	return l.o.PollInterval
 }
 
 // configure makes models the configured ones.

@@ -33,6 +33,7 @@ type model struct {
 	base       baseState
 	lookedAt   time.Time // the last look's beginning
 	emptySince time.Time // zero while there are versions
+	on, polled string    // the base path's file system where watching does not tell of everything, and what is said about it
 	leaving    time.Time // when it is removed, for its folder is gone from the models directory; else zero
 	problem    string
 	held       []string

@@ -205,13 +205,11 @@ func (m *model) barred(v *version) (string, bool) {
 
 // startSeal puts the live version's files on disk and sums them up, so that it may be journalled as good and what it replaces may go.
 func (l *loop) startSeal(m *model, v *version) {
-	v.sealing = true
-	l.jobs++
+	v.sealing = true // not a job: an fsync that hangs is not waited for at the stop
 	dir, digest, files := v.dir, v.loaded, v.sight.Print.Files
 	go func() {
 		t, err := l.c.seal(l.ctx, dir, digest, files)
 		l.post(func() {
-			l.jobs--
 			v.sealing = false
 			if !l.stopping && v.state == StateLive && v.loaded == digest {
 				l.sealed(m, v, t, err)

@@ -11,6 +11,7 @@ type rootDir struct {
 	dir string
 	turns
 	looked  bool
+	on      string               // as a model's
 	absent  map[string]time.Time // since when a model's folder is gone
 	problem string
 }
@@ -28,12 +29,13 @@ func (l *loop) tendRoot(now time.Time) {
 	var j *job
 	j = l.looks.add(func() {
 		go func() {
+			started := time.Now()
 			found := l.c.lookAt(r.dir)
 			l.post(func() {
 				l.looks.end(j)
 				r.pending = false
 				if !l.stopping {
-					l.sawRoot(found, time.Now())
+					l.sawRoot(found, started, time.Now())
 				}
 			})
 		}()
@@ -41,9 +43,9 @@ func (l *loop) tendRoot(now time.Time) {
 }
 
 // sawRoot makes a model of every folder, and removes those whose folder is gone.
-func (l *loop) sawRoot(found rootLook, now time.Time) {
+func (l *loop) sawRoot(found rootLook, started, now time.Time) {
 	r := l.root
-	r.ended, r.due = now, now.Add(l.poll())
+	r.ended, r.due = now, now.Add(l.poll(found.On, now.Sub(started)))
 	if r.again {
 		r.again, r.due = false, now.Add(lookGap)
 	}
@@ -60,6 +62,7 @@ func (l *loop) sawRoot(found rootLook, now time.Time) {
 		}
 		l.c.publish(func(p *published) { p.problem = problem })
 	}
+	l.setRootPolled(found)
 	switch {
 	case found.Base == baseThere:
 		l.sawFolders(found.Models, now)

@@ -63,6 +63,7 @@ type look struct {
 	Hint    string    // Diagnose's words when there is no version but something else
 	Watch   []watched // what to watch for news
 	Disk    disk
+	On      string // the base path's file system, where watching it does not tell of everything
 }
 
 // rootLook is one look at ModelsDir.
@@ -73,6 +74,7 @@ type rootLook struct {
 	Skipped []string // folders whose names no request can carry, sorted
 	Hint    string   // Diagnose's words when there are files but no folder
 	Watch   []watched
+	On      string
 }
 
 // parseVersion reads a folder's name as TensorFlow Serving does (absl::SimpleAtoi): 00000123 is 123; what is no number is no version.
@@ -113,7 +115,7 @@ func lookAt(base string, diagnose func(string) string) look {
 		l.Base, l.Err = baseFailed, fmt.Errorf("base path %s cannot be read: %w", base, err)
 		return l
 	}
-	l.Base, l.Disk = baseThere, diskOf(base)
+	l.Base, l.Disk, l.On = baseThere, diskOf(base), remoteAt(base)
 	var names []string
 	for _, e := range entries {
 		if isDir(base, e) || dangling(base, e) {
@@ -173,7 +175,7 @@ func lookAtRoot(dir string, diagnose func(string) string) rootLook {
 		l.Base, l.Err = baseFailed, fmt.Errorf("models directory %s cannot be read: %w", dir, err)
 		return l
 	}
-	l.Base = baseThere
+	l.Base, l.On = baseThere, remoteAt(dir)
 	files := false
 	for _, e := range entries {
 		name := e.Name()

@@ -63,6 +63,8 @@ type Status struct {
 	Scanned bool
 	// Watch is why changes are found by polling alone, empty while they are watched.
 	Watch string
+	// Polled says that the models directory is polled, for its file system may not tell of every change; empty where it does.
+	Polled string
 	// Journal is why what happens is not remembered over a restart, empty when it is.
 	Journal string
 	// Problem is what is wrong with the models directory, empty when nothing is.
@@ -92,6 +94,7 @@ type ModelStatus struct {
 	Verdict bool
 	Crowded string           // old versions fill the disk, empty when they do not
 	Problem string           // what is wrong with the base path, empty when nothing is
+	Polled  string           // that the base path is polled, empty where changes are heard of
 	Live    []int64          // highest first
 	Intent  string           // what an operator wants beside the policy: a pin, a rollback; empty when nothing
 	Labels  map[string]int64 // as configured
@@ -133,6 +136,7 @@ type VersionStatus struct {
 type published struct {
 	scanned bool
 	watch   string
+	polled  string
 	problem string
 	journal string
 	models  map[string]ModelStatus
@@ -140,7 +144,7 @@ type published struct {
 }
 
 func (p *published) status() Status {
-	s := Status{Scanned: p.scanned, Watch: p.watch, Problem: p.problem, Journal: p.journal, Models: make([]ModelStatus, 0, len(p.models))}
+	s := Status{Scanned: p.scanned, Watch: p.watch, Polled: p.polled, Problem: p.problem, Journal: p.journal, Models: make([]ModelStatus, 0, len(p.models))}
 	for _, name := range sortedKeys(p.models) {
 		s.Models = append(s.Models, p.models[name])
 	}
@@ -151,7 +155,7 @@ func (p *published) status() Status {
 func (m *model) status() ModelStatus {
 	s := ModelStatus{
 		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
-		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Crowded: m.crowd, Live: m.live(), Intent: m.intent(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
+		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Polled: m.polled, Crowded: m.crowd, Live: m.live(), Intent: m.intent(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
 	}
 	for _, v := range m.ordered() {
 		if v.kept && (v.state == StateSeen || v.state == StateRetired) {
