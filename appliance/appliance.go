@@ -47,6 +47,8 @@ type Options struct {
 	Executable string
 	// Ready, when not nil, is called once with the bound addresses when the doors are open.
 	Ready func(grpc, http net.Addr)
+
+	step func(name string) // the updater's Options.Step; no main program can set it
 }
 
 // Appliance is one inferd.
@@ -108,6 +110,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Serve: a.load.serve, Decode: decodeCases(),
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
+		Step:  opts.step,
 		Log:   opts.Log,
 	})
 	if err != nil {

@@ -50,7 +50,7 @@ func New(catalog *inference.Catalog, opts Options) (*Controller, error) {
 		p, _, err := printOf(dir)
 		return p, err
 	}
-	c.sync, c.syncFS, c.hook = fsync, syncFS, func(string) {}
+	c.sync, c.syncFS, c.hook = fsync, syncFS, opts.Step
 	c.pub = published{models: make(map[string]ModelStatus), changed: make(chan struct{})}
 	return c, nil
 }

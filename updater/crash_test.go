@@ -76,7 +76,7 @@ func crashChild(dir, step string) error {
 }
 
 func TestKilledAtEachStep(t *testing.T) {
-	for _, step := range []string{"trying", "loaded", "published", "good"} {
+	for _, step := range []string{"trying", "warming", "loaded", "published", "good", "retired"} {
 		t.Run(step, func(t *testing.T) {
 			b := newBox(t)
 			dir := filepath.Dir(b.dir)
@@ -94,6 +94,13 @@ func TestKilledAtEachStep(t *testing.T) {
 				}
 			}
 			kill()
+			db, err := storage.Open(b.state, storage.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(CheckJournal(db.State()), db.Close()); err != nil {
+				t.Error(err)
+			}
 			var order []string
 			b.run(func(w *world, _ *Options) {
 				w.during = func(c Candidate) { order = append(order, filepath.Base(c.Dir)) }
@@ -103,12 +110,12 @@ func TestKilledAtEachStep(t *testing.T) {
 				events := strings.Join(w.events(), ", ")
 				interrupted := strings.Contains(events, "interrupted 2")
 				// The note of the publication is written behind it, so a kill right then may come before the note.
-				if step != "published" && interrupted != (step == "trying" || step == "loaded") {
+				if step != "published" && interrupted != (step == "trying" || step == "warming" || step == "loaded") {
 					t.Errorf("history: %s", events)
 				}
 				// Where version 1 is known to have served, and 2 is not, 1 comes first.
 				want := "1 2"
-				if step == "good" || step == "published" {
+				if step == "good" || step == "published" || step == "retired" {
 					want = ""
 				}
 				if got := strings.Join(order, " "); want != "" && got != want {

@@ -204,6 +204,7 @@ func (c *Controller) load(ctx context.Context, cand Candidate, digest string, wa
 			(e.Code == inference.Unavailable || e.Code == inference.ResourceExhausted || e.Code == inference.Aborted)}
 	}
 	warming()
+	c.hook("warming")
 	proof, err := Prove(ctx, r, cand, c.opts.Probe, c.opts.Decode)
 	if len(cand.Info.Signatures) == 0 {
 		for _, key := range sortedKeys(cand.Info.Refused) {

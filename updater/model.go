@@ -405,6 +405,7 @@ func (l *loop) retire(m *model, v *version, why string) {
 	l.log.Info("version retired", "model", m.Name, "version", v.number, "reason", why)
 	l.set(m, v, StateDraining, why)
 	l.noteLive(m, "retired", v.number, why)
+	l.c.hook("retired")
 	l.applyLabels(m)
 	l.drain(m, v, servable, drained)
 }

@@ -128,6 +128,9 @@ type Options struct {
 	KeepDir string
 	// KeepCopyBytes is up to which size a version is copied where its file system cannot share bytes; a larger one is hard linked.
 	KeepCopyBytes int64
+	// Step, when not nil, is called at each named step of an update (trying, warming, loaded, published, good, retired), so that tests can
+	// end the process there. It must not call the controller.
+	Step func(name string)
 	// Build names this inferd and its runtime: a version that another one refused is tried again.
 	Build string
 
@@ -164,6 +167,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Vet == nil {
 		o.Vet = func(Model, string, *savedmodel.Info) error { return nil }
+	}
+	if o.Step == nil {
+		o.Step = func(string) {}
 	}
 	if o.Discovered == nil {
 		o.Discovered = func(*Model) {}
