@@ -33,7 +33,7 @@ func coreMain(settings string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	a, err := New(cfg, Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func(_, http net.Addr) { fmt.Println(http) }})
+	a, err := New(cfg, Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func(_, http net.Addr) { fmt.Println(http) }, step: stepKiller()})
 	if err == nil {
 		err = a.Run(ctx)
 	}
@@ -110,6 +110,29 @@ func (c *core) predict(t *testing.T, want string) {
 			t.Fatalf("the core answered %d %s %v", resp.StatusCode, answer, err)
 		}
 	}
+}
+
+// ask asks m once for its answer to 1.
+func (c *core) ask(ctx context.Context) (float32, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+c.http+"/v1/models/m:predict", strings.NewReader(`{"instances":[[1.0]]}`))
+	if err != nil {
+		return 0, err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	var got struct{ Predictions [][]float32 }
+	if err := json.Unmarshal(answer, &got); err != nil || len(got.Predictions) != 1 || len(got.Predictions[0]) != 1 {
+		return 0, fmt.Errorf("%d %s", resp.StatusCode, answer)
+	}
+	return got.Predictions[0][0], nil
 }
 
 // coreConfig has one model, m.

@@ -119,10 +119,10 @@ func (l *loop) beginTrying(m *model, v *version) <-chan struct{} {
 func (l *loop) noteRefused(m *model, v *version) {
 	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: v.code, Reason: v.reason, Under: l.under(m), At: time.Now()})
 	l.note(m, "refused", v.number, v.reason)
-	if b := m.rec.Back; b != nil && b.To == v.number && m.serving(b.From) != nil && !m.hasAnother(v) {
-		m.rec.Back = nil
+	if b := m.rec.Back; b != nil && b.To == v.number && (m.serving(b.From) != nil || len(m.live()) == 0) && !m.hasAnother(v) {
+		m.rec.Back = nil // after a restart nothing may serve yet: then the one that was left is the best there is
 		l.log.Error("rollback failed: the version to go back to was refused", "model", m.Name, "version", b.To, "err", v.reason, "instead", m.servingText())
-		l.note(m, "rollback failed", b.From, "still serving it")
+		l.note(m, "rollback failed", b.From, m.servingText())
 	}
 }
 
@@ -179,7 +179,8 @@ func (l *loop) resolveFirst(m *model) {
 	for _, n := range numbers {
 		waits := false
 		for _, v := range m.versions {
-			if v.number == n && v.present && v.state != StateLive && v.state != StateQuarantined && eligible(policy, n) {
+			_, held := m.heldBack(v) // inferd ended in the middle of a rollback
+			if v.number == n && v.present && !held && v.state != StateLive && v.state != StateQuarantined && eligible(policy, n) {
 				waits = true
 			}
 		}
