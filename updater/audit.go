@@ -57,7 +57,9 @@ func (r *chronicle) faults(lines [][]byte) (out []string) {
 		}
 		noted[fmt.Sprint(e.What, e.Version)] = true
 	}
-	known := func(what string, number int64) bool { return len(lines) > keptHistory || noted[fmt.Sprint(what, number)] }
+	known := func(what string, number int64) bool {
+		return len(lines) > keptHistory || noted[fmt.Sprint(what, number)]
+	}
 	for _, n := range r.Live {
 		twice("live", n)
 		if !known("published", n) {

@@ -111,3 +111,43 @@ func TestLeavingModelsDir(t *testing.T) {
 		}
 	})
 }
+
+// TestAwayBeforeItIsGood: files that are away while they are to be put on disk are not taken for others: the version is good when they
+// are back, and gives what it replaces free.
+func TestAwayBeforeItIsGood(t *testing.T) {
+	b := newBox(t)
+	put(t, b.sub("1"), "")
+	b.run(func(w *world, o *Options) {
+		o.EmptyGrace = time.Hour
+		w.tweak = func(c *Controller) {
+			c.sync = func(*os.File) error {
+				if w.loadCount("2") > 0 {
+					<-w.gate
+				}
+				return nil
+			}
+		}
+	}, func(w *world) {
+		w.pass(5 * time.Second)
+		put(t, b.sub("2"), "")
+		w.pass(5 * time.Second)
+		w.wantLive(2, 1)
+		if err := os.Rename(b.dir, b.dir+".away"); err != nil {
+			t.Fatal(err)
+		}
+		close(w.gate)
+		w.pass(time.Minute)
+		w.wantLive(2, 1)
+		if v, _ := w.model().Version(2); !strings.Contains(v.Reason, "cannot be put on disk") {
+			t.Fatalf("said: %q", v.Reason)
+		}
+		if err := os.Rename(b.dir+".away", b.dir); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(time.Minute)
+		w.wantLive(2)
+		if v, _ := w.model().Version(2); v.Reason != "" {
+			t.Fatalf("still said: %q", v.Reason)
+		}
+	})
+}

@@ -18,6 +18,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/tools/namespace"
 )
 
 // realTime runs a controller of the model m until the test's end, with inotify and the real clock. No poll helps it unless change says so.
@@ -216,10 +217,10 @@ func (w *watcher) watches(path string) bool {
 // TestRealWatchLimit: the kernel gives no more watches than the namespace may have; polling finds what they would have told of, the
 // status says what to do, and when the limit is raised watching goes on.
 func TestRealWatchLimit(t *testing.T) {
-	if !inNamespace(t, 0) {
+	if !namespace.Inside(t, false) {
 		return
 	}
-	sysctl(t, "max_inotify_watches", "2")
+	namespace.Limit(t, "max_inotify_watches", "2")
 	w := realTime(t, func(w *world, o *Options) {
 		put(t, w.sub(1), "")
 		o.PollInterval = 100 * time.Millisecond
@@ -231,7 +232,7 @@ func TestRealWatchLimit(t *testing.T) {
 	}
 	put(t, w.sub(2), "")
 	w.live("m", 2)
-	sysctl(t, "max_inotify_watches", "1000")
+	namespace.Limit(t, "max_inotify_watches", "1000")
 	w.until("watched again", func(s Status) bool { return s.Watch == "" })
 	if n := w.log.count("folders cannot all be watched"); n != 1 || w.log.count("folders are watched again") != 1 {
 		t.Errorf("said %d times", n)
@@ -240,10 +241,10 @@ func TestRealWatchLimit(t *testing.T) {
 
 // TestRealInstanceLimit: no inotify at all.
 func TestRealInstanceLimit(t *testing.T) {
-	if !inNamespace(t, 0) {
+	if !namespace.Inside(t, false) {
 		return
 	}
-	sysctl(t, "max_inotify_instances", "0")
+	namespace.Limit(t, "max_inotify_instances", "0")
 	w := realTime(t, func(w *world, o *Options) { o.PollInterval = 100 * time.Millisecond })
 	s := w.until("the limit is said", func(s Status) bool { return s.Watch != "" })
 	if !strings.Contains(s.Watch, "raise fs.inotify.max_user_instances") {
@@ -257,7 +258,7 @@ func TestRealInstanceLimit(t *testing.T) {
 
 // TestMountComesAndGoes: a base path that is a mount point: nothing serves before the mount is there, and nothing ends while it is away.
 func TestMountComesAndGoes(t *testing.T) {
-	if !inNamespace(t, syscall.CLONE_NEWNS) {
+	if !namespace.Inside(t, true) {
 		return
 	}
 	var disk string
@@ -278,20 +279,20 @@ func TestMountComesAndGoes(t *testing.T) {
 	}
 	said("no version under")
 	for range 3 {
-		mount(t, disk, w.dir, "", syscall.MS_BIND, "")
+		namespace.Mount(t, disk, w.dir, "", syscall.MS_BIND, "")
 		said("")
 		w.live("m", 1)
-		unmount(t, w.dir)
+		namespace.Unmount(t, w.dir)
 		said("is empty since")
 		w.live("m", 1)
 	}
 	if n := w.loadCount("1"); n != 1 {
 		t.Errorf("version 1 was loaded %d times", n)
 	}
-	mount(t, "tmpfs", w.dir, "tmpfs", 0, "size=1m") // another disk, with another version
+	namespace.Mount(t, "tmpfs", w.dir, "tmpfs", 0, "size=1m") // another disk, with another version
 	put(t, w.sub(2), "")
 	w.live("m", 2)
-	unmount(t, w.dir)
+	namespace.Unmount(t, w.dir)
 	if err := os.Remove(w.dir); err != nil { // and missing altogether
 		t.Fatal(err)
 	}
@@ -301,14 +302,14 @@ func TestMountComesAndGoes(t *testing.T) {
 
 // TestOverlayIsPolled: changes beneath an overlay are told to nobody who watches it. It is known for what it is, and polled.
 func TestOverlayIsPolled(t *testing.T) {
-	if !inNamespace(t, syscall.CLONE_NEWNS) {
+	if !namespace.Inside(t, true) {
 		return
 	}
 	top := filepath.Join(t.TempDir(), "disk")
 	if err := os.Mkdir(top, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	mount(t, "tmpfs", top, "tmpfs", 0, "size=1m")
+	namespace.Mount(t, "tmpfs", top, "tmpfs", 0, "size=1m")
 	lower, upper, work := filepath.Join(top, "lower"), filepath.Join(top, "upper"), filepath.Join(top, "work")
 	for _, dir := range []string{lower, upper, work} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -320,7 +321,7 @@ func TestOverlayIsPolled(t *testing.T) {
 		if err := os.Mkdir(w.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		mount(t, "overlay", w.dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr", lower, upper, work))
+		namespace.Mount(t, "overlay", w.dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr", lower, upper, work))
 	})
 	w.live("m", 1)
 	m, _ := w.c.Status().Model("m")

@@ -12,7 +12,7 @@ import (
 	"github.com/inferd/inferd/inference/savedmodel"
 )
 
-const hungModels = 30
+const hungModels = 20 // more than there are slots for looks, twice
 
 // hang makes a place of the controller wait for the world's gate where a path is a hung model's.
 var hang = map[string]func(w *world, o *Options, hung func(path string)){
@@ -39,7 +39,7 @@ var hang = map[string]func(w *world, o *Options, hung func(path string)){
 	},
 }
 
-// TestHungPaths: whatever hangs of thirty models costs another one at most the patience for it, and when their paths come back they serve.
+// TestHungPaths: whatever hangs of twenty models costs another one at most the patience for it, and when their paths come back they serve.
 func TestHungPaths(t *testing.T) {
 	for place, hang := range hang {
 		t.Run(place, func(t *testing.T) {

@@ -152,6 +152,8 @@ func (l *loop) dropAbsent(m *model) {
 			continue
 		}
 		switch v.state {
+		case StateLive:
+			v.sealAt = time.Time{} // at once when it is back
 		case StateSeen, StateSettling, StateQuarantined, StateRetired:
 			l.drop(m, v)
 		case StateLoading, StateWarming:

@@ -84,6 +84,7 @@ type version struct {
 	// unsealed: it has been said that it cannot be
 	sealed, sealing, torn, unsealed bool
 	sealAt                          time.Time // of the next try
+	sealSaid                        string    // what its reason has about that
 	proof                           Proof
 	spoilt                          bool  // it was condemned for what has become of its files: what the next look finds is that, and no news
 	doom                            *doom // why it must not serve although it did; nil while there is nothing against it
@@ -247,7 +248,7 @@ func (l *loop) step(m *model, now time.Time) {
 			s.Spare, s.Present = true, len(m.rec.Live) > 0
 		}
 		all = append(all, s)
-		if v.state == StateLive && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
+		if v.state == StateLive && v.present && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
 			l.startSeal(m, v)
 		}
 	}
@@ -518,6 +519,11 @@ func joinReasons(a, b string) string {
 		return a + b
 	}
 	return a + "; " + b
+}
+
+// withoutReason takes b out of what joinReasons made.
+func withoutReason(a, b string) string {
+	return strings.TrimPrefix(strings.TrimSuffix(strings.Replace("; "+a+"; ", "; "+b+"; ", "; ", 1), "; "), "; ")
 }
 
 func joinPath(dir, name string) string { return filepath.Join(dir, name) }

@@ -227,6 +227,10 @@ func (l *loop) sealed(m *model, v *version, t tree, err error) {
 	case err != nil:
 		v.sealAt = time.Now().Add(sealRetry)
 	default:
+		if v.unsealed {
+			v.unsealed, m.dirty = false, true
+			v.reason = withoutReason(v.reason, v.sealSaid)
+		}
 		m.rec.addGood(good{Number: v.number, Dir: v.dir, Print: v.loaded, Tree: t, At: time.Now(), Cost: costOf(v.proof)}, m.live())
 		v.files.set(&m.rec.Good[0])
 		m.rec.proven(v.number)
@@ -251,7 +255,8 @@ func (l *loop) sealed(m *model, v *version, t tree, err error) {
 	}
 	if !v.unsealed {
 		v.unsealed = true
-		v.reason, m.dirty = joinReasons(v.reason, fmt.Sprintf("%s (%v): what it replaces stays loaded, and a restart will not count on it", reason, err)), true
+		v.sealSaid = fmt.Sprintf("%s (%v): what it replaces stays loaded, and a restart will not count on it", reason, err)
+		v.reason, m.dirty = joinReasons(v.reason, v.sealSaid), true
 		l.log.Warn("live version cannot be journalled as good: what it replaces stays loaded", "model", m.Name, "version", v.number, "err", err, "reason", reason)
 		l.note(m, "not good", v.number, reason)
 	}

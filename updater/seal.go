@@ -176,7 +176,15 @@ func (c *Controller) seal(ctx context.Context, dir, digest string, files int) (t
 	if err == nil && sync != nil {
 		err = c.syncDir(filepath.Dir(dir))
 	}
-	if ctx.Err() == nil && !c.same(dir, digest) {
+	if ctx.Err() != nil {
+		return t, err
+	}
+	// Files that cannot be seen at the moment, as those of a mount that is away, are not others for that.
+	now, unseen := c.print(dir)
+	switch {
+	case unseen != nil:
+		return tree{}, unseen
+	case now.Digest != digest:
 		return tree{}, errTorn
 	}
 	return t, err
