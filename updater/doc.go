@@ -5,8 +5,8 @@
 //
 // A version goes this way: watch (a hint) -> look (the truth, in a goroutine of the model's own) -> settle (unchanged for long enough)
 // -> check (the SavedModel is whole, is what the configuration asserts, is what Vet lets pass, and fits what serves) -> plan (pure)
-// -> load (a bounded loader) -> prove (recorded requests, golden cases, made-up runs) -> [inference.Catalog.Publish] -> and only then is the version
-// it replaces retired, drained and closed.
+// -> load (a bounded loader) -> prove (recorded requests, golden cases, made-up runs) -> [inference.Catalog.Publish] -> and only then is
+// the version it replaces retired, drained and closed.
 //
 // Invariants:
 //  1. Nothing is retired before what replaces it is published, except where the base path holds no version at all any more, the
@@ -24,7 +24,8 @@
 //  9. With a [Journal]: nothing is retired for a version whose files are not yet on disk and summed up. A journal that takes nothing stops
 //     nothing: it is said, and written later.
 //
-// look, settle and plan are functions of values; files are touched in scan.go, seal.go and (what is run) warmup.go and golden.go only, time passes in the loop only.
+// look, settle and plan are functions of values; files are touched in scan.go, seal.go and (what is run) warmup.go and golden.go
+// only, time passes in the loop only.
 //
 // [Controller] may be called from any goroutine. The package is not for deciding whether there is memory for a load: the integrator's
 // Load does that and returns RESOURCE_EXHAUSTED, which is retried.

@@ -71,7 +71,7 @@ var servingFlags = []servingFlag{
 	{name: "grpc_channel_arguments", kind: kindString, ignored: "they are options of another gRPC library"},
 	{name: "grpc_max_threads", kind: kindInt, ignored: "calls take no threads here"},
 	{name: "enable_model_warmup", kind: kindBool, ignored: "every version is tried with its recorded requests, where it has some, and with made-up ones before it is published"},
-	{name: "num_request_iterations_for_warmup", kind: kindInt, ignored: "recorded warm-up requests are not read"},
+	{name: "num_request_iterations_for_warmup", kind: kindInt, ignored: "each recorded warm-up request is run once"},
 	{name: "version", kind: kindBool, meaning: "Print the version and exit."},
 	{name: "monitoring_config_file", kind: kindString, meaning: "Text proto MonitoringConfig: its path is added to monitoring.paths. Metrics are on without it."},
 	{name: "remove_unused_fields_from_bundle_metagraph", kind: kindBool, ignored: "the graph is not kept in memory after loading"},
