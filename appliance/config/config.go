@@ -166,6 +166,7 @@ type Updater struct {
 	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case."`
 	SettleTime   time.Duration `yaml:"settle_time" doc:"A version is loaded when its files have not changed for so long."`
 	EmptyGrace   time.Duration `yaml:"empty_grace" doc:"A base path that turns up empty unloads nothing until it has been empty that long, and a model's folder that is gone from models_dir takes its model away only then: it may be a mount that comes back. A configured base path that is missing unloads nothing, ever. 0: at once."`
+	ConfigPoll   time.Duration `yaml:"config_poll" doc:"How often the configuration file itself (TensorFlow Serving's model_config_file with its command line) is looked at; when it has changed it is read again as by SIGHUP. 0s: at SIGHUP and inferd reload only."`
 
 	KeepCopyLimit Bytes `yaml:"keep_copy_limit" doc:"A version of up to this size is copied for keep_last_good, while a twentieth of the disk stays free. A larger one is hard linked, which survives that its folder is removed or its files are replaced, but not that they are written in place; across file systems it is not kept."`
 }
@@ -184,8 +185,20 @@ type REST struct {
 
 // GRPC is about gRPC.
 type GRPC struct {
-	TensorContent bool `yaml:"tensor_content" doc:"Answer Predict with tensor_content, which is smaller and faster, in place of typed value fields."`
+	TensorContent  bool    `yaml:"tensor_content" doc:"Answer Predict with tensor_content, which is smaller and faster, in place of typed value fields."`
+	ReloadConfig   Callers `yaml:"reload_config" doc:"Whose HandleReloadConfigRequest, which replaces the list of models until the configuration is read again, is answered: local (callers on this machine), any (every caller, as in TensorFlow Serving) or off."`
+	ReloadAnyLabel bool    `yaml:"reload_any_label" doc:"HandleReloadConfigRequest may give labels to versions that are not available (allow_version_labels_for_unavailable_models). Off: such a request is refused."`
 }
+
+// Callers says from where a call is answered.
+type Callers string
+
+// The kinds of callers.
+const (
+	LocalCallers Callers = "local"
+	AnyCallers   Callers = "any"
+	NoCallers    Callers = "off"
+)
 
 // Monitoring is about metrics.
 type Monitoring struct {

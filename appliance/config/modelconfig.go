@@ -92,6 +92,11 @@ func parseModelServerConfig(name string, data []byte, defaults ModelOptions, src
 	if faults := parseText(name, data, msg); faults != nil {
 		return nil, nil, faults
 	}
+	return readModels(name, nameLines(data), msg, func(string) Model { return Model{ModelOptions: defaults} }, src)
+}
+
+// readModels reads the models of a message of serverConfig. Each begins as base says.
+func readModels(name string, lines map[string][]int, msg protoreflect.Message, base func(name string) Model, src *source) ([]Model, []Ignored, Faults) {
 	fields := serverConfig().Fields()
 	if msg.Has(fields.ByName("custom_model_config")) {
 		return nil, nil, Faults{{File: name, Msg: "custom_model_config is not supported; write model_config_list { config {...} }"}}
@@ -112,7 +117,6 @@ func parseModelServerConfig(name string, data []byte, defaults ModelOptions, src
 		models  []Model
 		ignored []Ignored
 		faults  Faults
-		lines   = nameLines(data)
 		used    = make(map[string]int)
 	)
 	for i, e := range entries {
@@ -126,7 +130,8 @@ func parseModelServerConfig(name string, data []byte, defaults ModelOptions, src
 			used[m.Name]++
 		}
 		src.lines[fmt.Sprintf("models[%d]", i)] = line
-		r := &modelReader{file: name, line: line, model: Model{Name: m.Name, BasePath: m.BasePath, ModelOptions: defaults}}
+		r := &modelReader{file: name, line: line, model: base(m.Name)}
+		r.model.Name, r.model.BasePath = m.Name, m.BasePath
 		r.read(m, e)
 		models = append(models, r.model)
 		ignored, faults = append(ignored, r.ignored...), append(faults, r.faults...)

@@ -250,6 +250,7 @@ lists are written with commas. Flags for the keys of ` + "`defaults`" + ` yield 
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path, k.Kind, code(k.Default), cell(k.Doc))
 		}
 	}
+	b.WriteString(reloadReference())
 	b.WriteString(`
 ## Signature assertions
 

@@ -58,9 +58,9 @@ var knownFlags = map[string][2]string{
 	"skip_initialize_tpu":                         {"", "ignored"},
 	"enable_grpc_healthcheck_service":             {"", "ignored"},
 	"enable_serialization_as_tensor_content":      {"", `  tensor_content: true`},
-	"allow_version_labels_for_unavailable_models": {"", "ignored"},
+	"allow_version_labels_for_unavailable_models": {"", `  reload_any_label: true`},
 	"enable_per_model_batching_parameters":        {"", "ignored"},
-	"model_config_file_poll_wait_seconds":         {"=9", "ignored"},
+	"model_config_file_poll_wait_seconds":         {"=9", `  config_poll: 9s`},
 	"version":                                     {"", "version"},
 }
 

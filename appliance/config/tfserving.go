@@ -169,7 +169,12 @@ func (s *serving) settings(c *Config) {
 	} else {
 		s.ignore("--file_system_poll_wait_seconds", "%d would never look again, and changes are always noticed here", n)
 	}
+	if n := v.int("model_config_file_poll_wait_seconds"); n > 0 {
+		c.Updater.ConfigPoll = min(time.Duration(n)*time.Second, maxWait)
+	}
+	c.GRPC.ReloadConfig, c.GRPC.ReloadAnyLabel = AnyCallers, v.bool("allow_version_labels_for_unavailable_models")
 	from := c.source.flags
+	from["updater.config_poll"], from["grpc.reload_any_label"] = "model_config_file_poll_wait_seconds", "allow_version_labels_for_unavailable_models"
 	from["defaults.default_deadline"], from["defaults.run_timeout"] = "rest_api_timeout_in_ms", "rest_api_timeout_in_ms"
 	from["defaults.tags"], from["updater.poll_interval"] = "saved_model_tags", "file_system_poll_wait_seconds"
 }

@@ -54,6 +54,11 @@ func (c *Config) Validate() error {
 	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
 	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
 	v.number("updater.keep_copy_limit", int64(c.Updater.KeepCopyLimit), 0, 1<<40)
+	v.duration("updater.config_poll", c.Updater.ConfigPoll, 0, maxWait)
+	if d := c.Updater.ConfigPoll; d > 0 && d < minPoll {
+		v.addf("updater.config_poll", "%s is less than %s; write that or more, or 0s", formatDuration(d), formatDuration(minPoll))
+	}
+	v.oneOf("grpc.reload_config", string(c.GRPC.ReloadConfig), string(LocalCallers), string(AnyCallers), string(NoCallers))
 	v.number("limits.max_request_bytes", int64(c.Limits.MaxRequestBytes), minMessage, maxMessage)
 	v.number("limits.max_connections", int64(c.Limits.MaxConnections), 0, 1<<20)
 	v.monitoring(c.Monitoring.Paths)
