@@ -35,6 +35,8 @@ type ask struct {
 	config bool
 	rescan bool
 	verbs  []verb
+
+	applies []applying
 }
 
 // New makes a controller of the catalog. It touches nothing until Run.

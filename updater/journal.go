@@ -48,6 +48,8 @@ type chronicle struct {
 	Proven []int64 `json:"proven,omitempty"` // numbers that were good once, oldest first
 	Pin    *pin    `json:"pin,omitempty"`
 	Back   *back   `json:"back,omitempty"`
+
+	Labels map[string]label `json:"labels,omitempty"` // that operators have moved
 }
 
 // good is a version that went live with its files on disk.
@@ -83,7 +85,7 @@ type trying struct {
 }
 
 func (r *chronicle) empty() bool {
-	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil
+	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil && len(r.Labels) == 0
 }
 
 func (r *chronicle) good(number int64) *good {

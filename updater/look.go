@@ -59,6 +59,7 @@ func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
 		l.tend(m, now)
 		return
 	}
+	m.unseen = false
 	first := !m.looked
 	m.looked, m.base, m.lookedAt, m.disk = true, found.Base, started, found.Disk
 	m.sawEmpty(found, started)

@@ -134,6 +134,9 @@ func (l *loop) answer(a ask) {
 		for _, v := range a.verbs {
 			v.reply <- verdict{err: unwilling("inferd stops")}
 		}
+		for _, p := range a.applies {
+			p.reply <- unwilling("inferd stops")
+		}
 		return
 	}
 	defer func() {
@@ -143,6 +146,10 @@ func (l *loop) answer(a ask) {
 	}()
 	if a.config {
 		l.configure(a.models)
+	}
+	for _, p := range a.applies {
+		l.apply(p.settings)
+		p.reply <- nil
 	}
 	if a.rescan {
 		l.lookAgain()
@@ -206,15 +213,18 @@ func (l *loop) configure(models []Model) {
 			m = l.add(config)
 			l.log.Info("model configured", "model", config.Name, "path", config.BasePath, "policy", config.Policy.String())
 		}
-		m.configured = true
+		m.configured, m.dirty = true, true
 		l.reconfigure(m, config, now)
 	}
 	for _, name := range sortedKeys(l.models) {
 		if m := l.models[name]; m.configured && !named[name] {
 			m.configured = false
-			l.remove(m, "it is no longer configured", now)
+			if !l.found(m) {
+				l.remove(m, "it is no longer configured", now)
+			}
 		}
 	}
+	l.refill(now)
 	if l.root != nil {
 		l.root.hint(l, now) // a folder may have become, or ceased to be, somebody's base path
 	}
@@ -224,6 +234,9 @@ func (l *loop) configure(models []Model) {
 func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 	before := m.Model
 	m.Model = config
+	if !m.known || m.gone || before.BasePath != config.BasePath {
+		m.unseen, m.dirty = true, true
+	}
 	if m.gone {
 		m.gone, m.forgetAt, m.looked = false, time.Time{}, false
 		l.log.Info("model is back", "model", m.Name)
@@ -242,6 +255,7 @@ func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 		m.dirty = true
 	}
 	m.known = true
+	l.supersedeLabels(m)
 	l.applyLabels(m)
 	m.hint(l, now)
 	l.tend(m, now)
@@ -317,7 +331,7 @@ func (l *loop) publish(m *model) {
 // forget drops a model for good.
 func (l *loop) forget(m *model) {
 	delete(l.models, m.Name)
-	m.rec.Live, m.rec.Good, m.rec.Proven, m.rec.Trying, m.rec.Pin, m.rec.Back = nil, nil, nil, nil, nil, nil
+	m.rec.Live, m.rec.Good, m.rec.Proven, m.rec.Trying, m.rec.Pin, m.rec.Back, m.rec.Labels = nil, nil, nil, nil, nil, nil, nil
 	l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: "forgotten", Reason: m.problem})
 	l.c.catalog.Remove(m.Name)
 	l.removeStore(m.Name)

@@ -25,6 +25,8 @@ type model struct {
 	gone       bool // removed: everything is retired, and then it is forgotten
 	forgetAt   time.Time
 	verdict    bool
+	unseen     bool // the base path has not been looked at since it became the model's
+	deciding   bool
 	dirty      bool // the public status is behind
 
 	turns
@@ -300,6 +302,7 @@ func (l *loop) step(m *model, now time.Time) {
 	if crowd := m.crowded(a.Wanted); crowd != m.crowd {
 		m.crowd, m.dirty = crowd, true
 	}
+	l.weigh(m, a, all, now)
 	if !m.verdict && m.decided(all, &l.o, now) {
 		m.verdict, m.dirty = true, true
 		l.applyLabels(m)
@@ -446,9 +449,10 @@ func (l *loop) drain(m *model, v *version, servable inference.Servable, drained 
 func (l *loop) applyLabels(m *model) {
 	ready := make(map[string]int64)
 	var held []string
-	for _, label := range sortedKeys(m.Labels) {
-		if m.serving(m.Labels[label]) != nil {
-			ready[label] = m.Labels[label]
+	labels := m.labels()
+	for _, label := range sortedKeys(labels) {
+		if m.serving(labels[label]) != nil {
+			ready[label] = labels[label]
 		} else {
 			held = append(held, label)
 		}

@@ -141,14 +141,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Read == nil || o.Load == nil || o.Serve == nil {
 		return o, errors.New("updater: Read, Load and Serve must be given")
 	}
-	def := func(d *time.Duration, v time.Duration) {
-		if *d <= 0 {
-			*d = v
-		}
-	}
-	def(&o.PollInterval, 5*time.Second)
-	def(&o.SettleTime, 2*time.Second)
-	def(&o.StallTime, max(10*time.Second, 5*o.SettleTime))
+	o.defaultTimes()
+	def := defaultTime
 	def(&o.ForgetAfter, 10*time.Minute)
 	def(&o.LoadTimeout, 10*time.Minute)
 	def(&o.DrainTimeout, 10*time.Second)
@@ -185,6 +179,19 @@ func (o Options) withDefaults() (Options, error) {
 	var err error
 	o.Models, err = checkModels(o.Models)
 	return o, err
+}
+
+// defaultTimes fills in the times that Apply may change.
+func (o *Options) defaultTimes() {
+	defaultTime(&o.PollInterval, 5*time.Second)
+	defaultTime(&o.SettleTime, 2*time.Second)
+	defaultTime(&o.StallTime, max(10*time.Second, 5*o.SettleTime))
+}
+
+func defaultTime(d *time.Duration, v time.Duration) {
+	if *d <= 0 {
+		*d = v
+	}
 }
 
 // checkModels returns clean copies, or every fault at once.

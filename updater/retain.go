@@ -50,9 +50,7 @@ func (m *model) surplus(wanted []string) []*version {
 	for _, g := range m.rec.counted(m.live()) {
 		stays = append(stays, g.Dir)
 	}
-	for _, n := range m.Labels {
-		numbers = append(numbers, n)
-	}
+	numbers = m.labelled(numbers)
 	for n := range m.first {
 		numbers = append(numbers, n)
 	}

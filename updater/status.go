@@ -92,13 +92,16 @@ type ModelStatus struct {
 	Looked     bool // its base path has been looked at
 	// Verdict says that every version of the first look has been served, refused, or found incomplete; it is never taken back.
 	Verdict bool
-	Crowded string           // old versions fill the disk, empty when they do not
-	Problem string           // what is wrong with the base path, empty when nothing is
-	Polled  string           // that the base path is polled, empty where changes are heard of
-	Live    []int64          // highest first
-	Intent  string           // what an operator wants beside the policy: a pin, a rollback; empty when nothing
-	Labels  map[string]int64 // as configured
-	Held    []string         // labels whose version is not live, sorted
+	Crowded string  // old versions fill the disk, empty when they do not
+	Problem string  // what is wrong with the base path, empty when nothing is
+	Polled  string  // that the base path is polled, empty where changes are heard of
+	Live    []int64 // highest first
+	Intent  string  // what an operator wants beside the policy: a pin, a rollback; empty when nothing
+	// Deciding says that a version which the policy wants is on its way, or that nobody has looked yet where the configuration points.
+	Deciding bool
+	Labels   map[string]int64  // as configured and as operators have moved them
+	LabelsBy map[string]string // who moved those that are not as configured
+	Held     []string          // labels whose version is not live, sorted
 	// Versions on disk or in memory, highest number first.
 	Versions []VersionStatus
 }
@@ -155,7 +158,8 @@ func (p *published) status() Status {
 func (m *model) status() ModelStatus {
 	s := ModelStatus{
 		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
-		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Polled: m.polled, Crowded: m.crowd, Live: m.live(), Intent: m.intent(), Labels: maps.Clone(m.Labels), Held: slices.Clone(m.held),
+		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Polled: m.polled, Crowded: m.crowd, Live: m.live(), Intent: m.intent(),
+		Deciding: m.unseen || m.deciding, Labels: m.labels(), LabelsBy: m.labelsBy(), Held: slices.Clone(m.held),
 	}
 	for _, v := range m.ordered() {
 		if v.kept && (v.state == StateSeen || v.state == StateRetired) {
