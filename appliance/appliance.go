@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,13 @@ type Options struct {
 	// BesideOthers lets the appliance go without the state file and the operators' socket where another one has them, or where they cannot
 	// be made: TensorFlow Serving needs neither, and several may run beside each other. What was configured by name is needed all the same.
 	BesideOthers bool
+	// Reload reads the configuration again, from the same file and flags; what of it TensorFlow Serving would have heeded and inferd does
+	// not is returned too. Nil: it cannot be read again.
+	Reload func() (*config.Config, []config.Ignored, error)
+	// Reloading, when not nil, is called as a reload begins; what it returns is called when that has ended. systemd can be told with it.
+	Reloading func() (done func())
+	// Level, when not nil, is the level of Log, and is set by reloads.
+	Level *slog.LevelVar
 	// Executable is the binary that workers run; empty means this one.
 	Executable string
 	// Ready, when not nil, is called once with the bound addresses when the doors are open.
@@ -54,7 +62,7 @@ type Options struct {
 // Appliance is one inferd.
 type Appliance struct {
 	// immutable after New
-	cfg     *config.Config
+	cfg     *config.Config // as it was at the start: what needs a restart is read from it
 	opts    Options
 	log     *slog.Logger
 	since   time.Time
@@ -66,6 +74,12 @@ type Appliance struct {
 	updater *updater.Controller
 	health  *health.Tracker
 	news    *news // of the models' and the workers' states, once health knows them
+
+	current      atomic.Pointer[config.Config]           // in force; a value is immutable
+	turn         chan struct{}                           // cap 1: full while somebody changes the configuration
+	operators    atomic.Int32                            // calls of Reload that wait for the turn or have it
+	listing      atomic.Pointer[context.CancelCauseFunc] // ends the wait of a HandleReloadConfigRequest, nil when there is none
+	reconfigured news                                    // current is another
 
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
@@ -80,7 +94,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
-		health: health.New(), news: new(news), draining: make(chan struct{})}
+		health: health.New(), news: new(news), turn: make(chan struct{}, 1), draining: make(chan struct{})}
+	a.current.Store(cfg)
 	a.service = api.New(a.catalog, api.Options{Observe: a.metrics.request, Log: opts.Log})
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers(), changed: a.news.tell,
@@ -100,9 +115,9 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		Journal: a.journal, Build: opts.Version + " " + a.load.library,
 		KeepDir: filepath.Join(cfg.StateDir, keptDir), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
-		ModelsDir: cfg.ModelsDir, Models: a.models(),
+		ModelsDir: cfg.ModelsDir, Models: settingsOf(cfg).Models,
 		Discovered: func(m *updater.Model) {
-			c, _ := cfg.Model(m.Name)
+			c, _ := a.current.Load().Model(m.Name)
 			fill(m, c)
 		},
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, EmptyGrace: cfg.Updater.EmptyGrace, PollOnly: !cfg.Updater.Watch,
@@ -120,22 +135,13 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	return a, nil
 }
 
-// models are the configured ones as the updater takes them.
-func (a *Appliance) models() (out []updater.Model) {
-	for _, c := range a.cfg.Models {
-		m := updater.Model{Name: c.Name, BasePath: c.BasePath}
-		fill(&m, c)
-		out = append(out, m)
-	}
-	return out
-}
-
 func fill(m *updater.Model, c config.Model) {
 	m.Policy = updater.Policy{All: c.VersionPolicy.All, Specific: c.VersionPolicy.Specific, Latest: c.VersionPolicy.Latest}
 	m.Labels, m.Optional, m.Assert = c.VersionLabels, c.Optional, c.Signatures
 	m.DefaultDeadline, m.StrictShapes = c.DefaultDeadline, c.StrictShapes
 	m.KeepLastGood, m.Retain = c.KeepLastGood, c.Retain
 	m.Compatible, m.AllowNaN = c.Compatibility == config.Compatible, c.NaN == config.Warn
+	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false // they are no reason to try a refused version again
 	m.Settings = c
 }
 
@@ -197,6 +203,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	err = runStages(ctx, []stage{
 		{"worker host", func(ctx context.Context, ready func()) error { ready(); return a.load.host.Run(ctx) }},
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
+		{"configuration", func(ctx context.Context, ready func()) error { ready(); return a.watchConfig(ctx) }},
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
 		{"doors", a.serve},
 	})
@@ -294,7 +301,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		}()
 	}
 	serveHTTP(a.doors.http, front)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, REST: front}))
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, REST: front}))
 
 	opts := a.rpcOptions()
 	g := grpc.NewServer(rpc.ServerOptions(opts)...)
@@ -332,8 +339,9 @@ func HTTPServer(h http.Handler) *http.Server {
 
 // drain closes the doors: no new request is taken, those in flight finish, and after the deadline what is left is cut off.
 func (a *Appliance) drain(servers []*http.Server, g *grpc.Server) {
-	a.log.Info("draining", "wait", a.cfg.DrainTimeout)
-	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.DrainTimeout)
+	wait := a.current.Load().DrainTimeout
+	a.log.Info("draining", "wait", wait)
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, s := range servers {
@@ -356,6 +364,7 @@ func (a *Appliance) front() http.Handler {
 	mux := http.NewServeMux()
 	v1 := rest.New(a.service, rest.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON, CORS: a.cfg.REST.CORS, Log: a.log,
+		History: a.history,
 	})
 	for _, path := range a.cfg.Monitoring.Paths {
 		mux.Handle("GET "+path, a.metrics.handler())
@@ -378,6 +387,7 @@ func (a *Appliance) front() http.Handler {
 func (a *Appliance) rpcOptions() rpc.Options {
 	return rpc.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent,
+		Reload: a.reloadList, Counters: a.metrics.counters,
 		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log,
 	}
 }

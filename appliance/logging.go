@@ -40,20 +40,24 @@ var logKeys = []string{
 	"policy",
 	"poll", // how often it is looked
 	"from", "to",
+	"changes",                 // in the configuration, how many
 	"id",                      // of an error that a client was told
 	"grpc", "http", "control", // the addresses of the doors
 	"source", "text", // of a line that TensorFlow wrote
 	"stack",
 }
 
-// NewLogger writes lines of the configured form and level to w. Text for the journal has no times, for the journal has them.
-func NewLogger(w io.Writer, o config.Log) (*slog.Logger, error) {
-	return newLogger(w, o, journal(w, os.Getenv("JOURNAL_STREAM")))
+// NewLogger writes lines of the configured form and level to w; level, when not nil, is set to that and can be changed later. Text for the journal has no times, for the journal has them.
+func NewLogger(w io.Writer, o config.Log, level *slog.LevelVar) (*slog.Logger, error) {
+	if level == nil {
+		level = new(slog.LevelVar)
+	}
+	return newLogger(w, o, level, journal(w, os.Getenv("JOURNAL_STREAM")))
 }
 
-func newLogger(w io.Writer, o config.Log, journal bool) (*slog.Logger, error) {
-	options := &slog.HandlerOptions{Level: new(slog.LevelVar)}
-	if err := options.Level.(*slog.LevelVar).UnmarshalText([]byte(o.Level)); err != nil {
+func newLogger(w io.Writer, o config.Log, level *slog.LevelVar, journal bool) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{Level: level}
+	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
 		return nil, fmt.Errorf("log.level: %w", err)
 	}
 	switch o.Format {

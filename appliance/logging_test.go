@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ func TestLogForms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
-			log, err := newLogger(&b, c.log, c.journal)
+			log, err := newLogger(&b, c.log, new(slog.LevelVar), c.journal)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +59,7 @@ func TestLogForms(t *testing.T) {
 		})
 	}
 	for _, o := range []config.Log{{Format: "xml", Level: "info"}, {Format: "text", Level: "loud"}} {
-		if _, err := NewLogger(new(bytes.Buffer), o); err == nil {
+		if _, err := NewLogger(new(bytes.Buffer), o, nil); err == nil {
 			t.Errorf("%+v was taken", o)
 		}
 	}

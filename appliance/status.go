@@ -4,8 +4,10 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -177,6 +179,9 @@ func (a *Appliance) Status() control.Status {
 	live := a.load.live.all()
 	for _, m := range scanned.Models {
 		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Intent: m.Intent, Problem: m.Problem, Versions: []control.Version{}}
+		for _, label := range slices.Sorted(maps.Keys(m.Labels)) {
+			out.Labels = append(out.Labels, control.Label{Name: label, Version: m.Labels[label], By: m.LabelsBy[label], Held: slices.Contains(m.Held, label)})
+		}
 		public, _ := a.catalog.Status(m.Name)
 		for _, v := range m.Versions {
 			cv := control.Version{Number: v.Number, State: stateOf(public, v.Number), Stage: v.State.String(), Message: v.Reason, Since: v.Since, KeptCopy: v.KeptCopy}

@@ -12,6 +12,7 @@ type Settings struct {
 	PollInterval time.Duration
 	SettleTime   time.Duration
 	EmptyGrace   time.Duration
+	DrainTimeout time.Duration
 }
 
 // applying is a call of Apply that waits for the loop.
@@ -55,9 +56,10 @@ func (c *Controller) Apply(ctx context.Context, s Settings) error {
 
 // apply goes by the settings.
 func (l *loop) apply(s Settings) {
-	o := Options{PollInterval: s.PollInterval, SettleTime: s.SettleTime}
+	o := Options{PollInterval: s.PollInterval, SettleTime: s.SettleTime, DrainTimeout: s.DrainTimeout}
 	o.defaultTimes()
 	l.o.PollInterval, l.o.SettleTime, l.o.StallTime, l.o.EmptyGrace = o.PollInterval, o.SettleTime, o.StallTime, s.EmptyGrace
+	l.o.DrainTimeout = o.DrainTimeout
 	l.configure(s.Models)
 }
 

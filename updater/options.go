@@ -145,7 +145,6 @@ func (o Options) withDefaults() (Options, error) {
 	def := defaultTime
 	def(&o.ForgetAfter, 10*time.Minute)
 	def(&o.LoadTimeout, 10*time.Minute)
-	def(&o.DrainTimeout, 10*time.Second)
 	def(&o.RetryFirst, time.Second)
 	if o.Retries == 0 {
 		o.Retries = 5
@@ -185,6 +184,7 @@ func (o Options) withDefaults() (Options, error) {
 func (o *Options) defaultTimes() {
 	defaultTime(&o.PollInterval, 5*time.Second)
 	defaultTime(&o.SettleTime, 2*time.Second)
+	defaultTime(&o.DrainTimeout, 10*time.Second)
 	defaultTime(&o.StallTime, max(10*time.Second, 5*o.SettleTime))
 }
 

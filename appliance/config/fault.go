@@ -66,6 +66,7 @@ type source struct {
 	file  string
 	lines map[string]int    // key path to line
 	flags map[string]string // key path to the flag that set it
+	sum   string            // of the file's bytes
 }
 
 // fault is one about the value at key, placed as well as the source knows: at the key, else at the closest key around it.

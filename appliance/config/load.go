@@ -50,8 +50,17 @@ func readFile(path string) ([]byte, error) {
 
 // Parse is Load for bytes that have been read; name is used in messages and for relative paths. It reads no file. flags may be nil.
 func Parse(name string, data []byte, flags *Flags) (*Config, error) {
+	c, err := parse(name, data, flags)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// parse is Parse that returns what could be read beside the error.
+func parse(name string, data []byte, flags *Flags) (*Config, error) {
 	c := Default()
-	d := &decoder{source: source{file: name, lines: make(map[string]int), flags: make(map[string]string)}}
+	d := &decoder{source: source{file: name, lines: make(map[string]int), flags: make(map[string]string), sum: digest(data)}}
 	root, models := d.document(data), (*yaml.Node)(nil)
 	if root != nil {
 		fields := fieldsOf(reflect.ValueOf(c).Elem())
@@ -75,10 +84,7 @@ func Parse(name string, data []byte, flags *Flags) (*Config, error) {
 	}
 	c.source = &d.source
 	c.resolve()
-	if err := d.finish(c); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, d.finish(c)
 }
 
 // finish joins what decoding and validation found. What could not be read is not found missing or out of range as well.

@@ -4,6 +4,8 @@ package config
 import (
 	"bytes"
 	"errors"
+	"net"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -207,4 +209,56 @@ func FuzzWithModels(f *testing.F) {
 			t.Fatalf("differs from itself: %v", changes)
 		}
 	})
+}
+
+// A file with faults still says where the inferd is that is to hear of them.
+func TestSocketOfAFaultyFile(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ctl") // a unix socket's path has room for 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	file, socket := filepath.Join(dir, "inferd.yaml"), filepath.Join(dir, "s")
+	if err := os.WriteFile(file, []byte("listen: {control: s}\nlimts: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var faults Faults
+	if _, err := FindControlSocket(file); !errors.As(err, &faults) {
+		t.Errorf("nothing answers: %v", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got, err := FindControlSocket(file); err != nil || got != socket {
+		t.Errorf("%s, %v", got, err)
+	}
+	if _, err := FindControlSocket(file + "x"); err == nil || errors.As(err, &faults) {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+func TestLookAt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "inferd.yaml")
+	if _, _, err := LookAt(file); err == nil {
+		t.Error("a file that is not there has a digest")
+	}
+	if err := os.WriteFile(file, []byte("log: {level: debug}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, written, err := LookAt(file)
+	if err != nil || sum != c.Digest() || written.IsZero() || c.Blank() || c.File() != file {
+		t.Errorf("%s is not %s, written %v, %v", sum, c.Digest(), written, err)
+	}
+	if err := os.Truncate(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Load(file, nil); err != nil || !c.Blank() || Default().Blank() {
+		t.Errorf("%v, %v", c, err)
+	}
 }

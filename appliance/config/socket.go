@@ -22,10 +22,30 @@ func (c *Config) ControlSocket() string {
 func (c *Config) FindControlSocket() string {
 	anywhere := func(string) bool { return true }
 	p := places{env: os.Getenv, writable: anywhere, makeable: anywhere, private: private, temp: os.TempDir(), uid: os.Getuid()}
-	return c.findControlSocket(p, func(path string) bool {
-		st, err := os.Stat(path)
-		return err == nil && st.Mode()&fs.ModeSocket != 0
-	}, c.ControlSocket)
+	return c.findControlSocket(p, isSocket, c.ControlSocket)
+}
+
+// FindControlSocket is the same for the configuration in the file, as far as that can be read: whoever asks a running inferd about a file
+// with a fault must reach it. An empty path means no file. The error is as that of [Load], and the faults are one only where no socket lies.
+func FindControlSocket(path string) (string, error) {
+	var data []byte
+	if path != "" {
+		var err error
+		if data, err = readFile(path); err != nil {
+			return "", err
+		}
+	}
+	c, faults := parse(path, data, nil)
+	found := c.FindControlSocket()
+	if faults != nil && !isSocket(found) {
+		return "", faults
+	}
+	return found, nil
+}
+
+func isSocket(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode()&fs.ModeSocket != 0
 }
 
 func (c *Config) findControlSocket(p places, there func(path string) bool, otherwise func() string) string {

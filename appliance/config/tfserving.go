@@ -278,7 +278,7 @@ func (s *serving) models(c *Config) (Faults, error) {
 		}
 	}
 	c.Models = models
-	c.source.file = path
+	c.source.file, c.source.sum = path, digest(data)
 	return faults, nil
 }
 

@@ -1,7 +1,8 @@
 // Package control is the operators' door: HTTP on a unix socket that the service's own user, its group and root may open.
 //
 // Invariants:
-//  1. Nothing that changes the appliance is reachable elsewhere.
+//  1. Nothing that changes the appliance is reachable elsewhere, but for TensorFlow Serving's HandleReloadConfigRequest, on the gRPC port
+//     for the callers that grpc.reload_config names.
 //  2. The socket file is replaced only when nobody answers on it: a second daemon says so and ends.
 //  3. Status is data ([Status]); the command line turns it into words.
 //
@@ -9,6 +10,7 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -51,6 +53,7 @@ type Model struct {
 	Ready    bool      `json:"ready"`
 	Optional bool      `json:"optional,omitempty"`
 	Intent   string    `json:"intent,omitempty"`  // of an operator: a pin, a rollback
+	Labels   []Label   `json:"labels,omitempty"`  // by name
 	Problem  string    `json:"problem,omitempty"` // about the model as a whole: nothing found, wrong folder
 	Versions []Version `json:"versions"`
 }
@@ -83,6 +86,8 @@ type Options struct {
 	Status func() Status
 	Rescan func()
 	Verbs  Verbs
+	// Reload reads the configuration again; by names who asked. Nil: there is no such verb.
+	Reload func(ctx context.Context, by string) Reloaded
 	REST   http.Handler // everything that is not below /control/
 }
 
@@ -99,6 +104,9 @@ func Handler(o Options) http.Handler {
 	})
 	if o.Verbs != nil {
 		handleVerbs(mux, o.Verbs)
+	}
+	if o.Reload != nil {
+		handleReload(mux, o.Reload)
 	}
 	mux.Handle("/", o.REST)
 	return mux

@@ -31,6 +31,7 @@ type Verbs interface {
 	Unpin(ctx context.Context, model, by string) (string, error)
 	Retry(ctx context.Context, model string, version int64, by string) (string, error)
 	History(model string, limit int) ([]updater.Event, error)
+	labelVerbs
 }
 
 // Done is the answer to a verb.
@@ -66,6 +67,7 @@ func handleVerbs(mux *http.ServeMux, v Verbs) {
 			answer(w, http.StatusOK, Done{Message: text})
 		})
 	}
+	handleLabels(mux, v)
 	mux.HandleFunc("GET /control/history", func(w http.ResponseWriter, r *http.Request) {
 		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
 		if err != nil || limit <= 0 {
@@ -92,6 +94,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case inference.FailedPrecondition:
 		return http.StatusConflict
+	case inference.InvalidArgument:
+		return http.StatusBadRequest
 	}
 	return http.StatusInternalServerError
 }
@@ -138,7 +142,10 @@ func peer(ctx context.Context) string {
 
 // Verb asks for rollback, pin, unpin or retry and returns what inferd says to it. version counts with pin and retry only.
 func (c *Client) Verb(ctx context.Context, verb, model string, version int64) (string, error) {
-	q := url.Values{"model": {model}, "version": {strconv.FormatInt(version, 10)}}
+	return c.verb(ctx, verb, url.Values{"model": {model}, "version": {strconv.FormatInt(version, 10)}})
+}
+
+func (c *Client) verb(ctx context.Context, verb string, q url.Values) (string, error) {
 	code, body, err := c.Do(ctx, http.MethodPost, "/control/"+verb+"?"+q.Encode(), nil)
 	if err != nil {
 		return "", err

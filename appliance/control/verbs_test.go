@@ -3,6 +3,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/user"
@@ -36,6 +37,17 @@ func (scripted) Unpin(context.Context, string, string) (string, error) {
 
 func (scripted) Retry(_ context.Context, model string, version int64, _ string) (string, error) {
 	return "retry " + model + " " + strconv.FormatInt(version, 10), nil
+}
+
+func (scripted) Label(_ context.Context, model, label string, version int64, force bool, by string) (string, error) {
+	if label == "" {
+		return "", inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "a label is not empty")
+	}
+	return fmt.Sprintf("label %s %s %d %v %s", model, label, version, force, by), nil
+}
+
+func (scripted) Unlabel(_ context.Context, model, label, by string) (string, error) {
+	return "unlabel " + model + " " + label + " " + by, nil
 }
 
 func (scripted) History(model string, limit int) ([]updater.Event, error) {
@@ -73,6 +85,20 @@ func TestVerbs(t *testing.T) {
 		}
 		if got != test.want && (test.verb != "drain" || !strings.HasPrefix(got, test.want)) {
 			t.Errorf("%s %s: %s, want %s", test.verb, test.model, got, test.want)
+		}
+	}
+	for want, ask := range map[string]func() (string, error){
+		"label a&b s=t 7 true " + me:   func() (string, error) { return c.Label(t.Context(), "a&b", "s=t", 7, true) },
+		"label m stable 7 false " + me: func() (string, error) { return c.Label(t.Context(), "m", "stable", 7, false) },
+		"unlabel m stable " + me:       func() (string, error) { return c.Unlabel(t.Context(), "m", "stable") },
+		"error: a label is not empty":  func() (string, error) { return c.Label(t.Context(), "m", "", 7, false) },
+	} {
+		got, err := ask()
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 	events, err := c.History(t.Context(), "m", 3)

@@ -49,6 +49,8 @@ const (
 	CodeDisk     = "disk_crowded"    // versions that are not served fill the disk
 	CodeWatch    = "watch"           // changes are found by polling alone
 	CodeLabels   = "labels_held"     // labels whose versions are not available
+	CodeReload   = "reload_refused"  // the configuration was read again and refused, the one before stays in force
+	CodeRestart  = "restart_needed"  // settings in the configuration wait for a restart
 	CodeGPU      = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU
 )
 

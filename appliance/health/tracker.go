@@ -68,6 +68,14 @@ func (t *Tracker) Clear(code, model string) {
 	t.mu.Unlock()
 }
 
+// Has reports whether a condition about the appliance as a whole that Set or Replace recorded lasts.
+func (t *Tracker) Has(code string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.conditions[key{code, ""}]
+	return ok
+}
+
 // Replace makes conditions the only ones with these codes: those that are not among them end, the others are as by Set.
 func (t *Tracker) Replace(codes []string, conditions []Condition) {
 	t.mu.Lock()

@@ -151,7 +151,7 @@ func rootCommand(e *env) *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e),
+	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e),
 		checkCommand(e), doctorCommand(e), keygenCommand(e), signCommand(e), versionCommand(e), openRuntimeCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -223,11 +223,11 @@ func (e *env) client() (*control.Client, error) {
 	if e.address != "" {
 		return control.Dial(e.address), nil
 	}
-	cfg, err := config.Load(e.configFile(), nil)
+	path, err := config.FindControlSocket(e.configFile())
 	if err != nil {
 		return nil, err
 	}
-	return control.Dial(cfg.FindControlSocket()), nil
+	return control.Dial(path), nil
 }
 
 // print writes v as JSON, or calls table.

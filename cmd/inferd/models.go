@@ -15,7 +15,7 @@ func modelVerbs(e *env) []*cobra.Command {
 	var limit int
 	history := &cobra.Command{
 		Use:   "history MODEL",
-		Short: "Show what happened to a model: seen, tried, refused, published, retired, rolled back",
+		Short: "Show what happened to a model: seen, tried, refused, published, retired, rolled back, labelled",
 		Args:  exactly(1, "a model"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.client()
@@ -46,7 +46,7 @@ func modelVerbs(e *env) []*cobra.Command {
 		modelVerb(e, "pin", "Serve this version alone, also after a restart, until unpin", true),
 		modelVerb(e, "unpin", "Follow the version policy again", false),
 		modelVerb(e, "retry", "Try a refused version once more, with its files as they are now", true),
-		history,
+		labelVerb(e), unlabelVerb(e), history,
 	}
 }
 

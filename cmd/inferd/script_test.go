@@ -8,6 +8,9 @@
 //	json FILE                  wants FILE (stdout, stderr) to be one JSON value
 //	hold VAR                   sets $VAR to an address of this machine that is in use until the script ends
 //	freeport VAR               sets $VAR to a port that nothing has at the moment
+//	hup SOCKET                 sends SIGHUP to the inferd behind SOCKET
+//	condition SOCKET CODE      waits until the inferd behind SOCKET has a condition with that code
+//	gone SOCKET MODEL          waits until the inferd behind SOCKET has no live version of MODEL
 //	end SIGNAL SOCKET          sends SIGNAL to the inferd behind SOCKET, and waits until nobody answers
 //	mode FILE OCTAL            wants FILE's permissions
 //	file f32 FILE NUMBERS...   writes little-endian floats; file npy FILE SHAPE NUMBERS... the same as NumPy does; file zeros FILE SIZE
@@ -94,7 +97,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "model": cmdModel, "answers": cmdAnswers, "ready": cmdReady, "refused": cmdRefused, "freeport": cmdFreePort, "json": cmdJSON, "hold": cmdHold, "end": cmdEnd, "mode": cmdMode,
+			"exits": cmdExits, "model": cmdModel, "answers": cmdAnswers, "ready": cmdReady, "refused": cmdRefused, "freeport": cmdFreePort, "json": cmdJSON, "hold": cmdHold, "end": cmdEnd, "hup": cmdHup, "gone": cmdGone, "condition": cmdCondition, "mode": cmdMode,
 			"file": cmdFile, "get": cmdGet, "page": cmdPage, "long": cmdLong,
 		},
 	})
@@ -241,6 +244,39 @@ func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	poll(ts, "the end of "+args[1], func(ctx context.Context) error {
 		if _, err := c.Status(ctx); err == nil {
 			return errors.New("it still answers")
+		}
+		return nil
+	})
+}
+
+func cmdHup(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, len(args) == 1, "hup SOCKET")
+	c := control.Dial(ts.MkAbs(args[0]))
+	defer c.Close()
+	s, err := c.Status(context.Background())
+	ts.Check(err)
+	ts.Check(syscall.Kill(s.PID, syscall.SIGHUP))
+}
+
+func cmdCondition(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, len(args) == 2, "condition SOCKET CODE")
+	await(ts, args[0], func(s *control.Status) error {
+		for _, c := range s.Conditions {
+			if c.Code == args[1] {
+				return nil
+			}
+		}
+		return fmt.Errorf("conditions: %+v", s.Conditions)
+	})
+}
+
+func cmdGone(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, len(args) == 2, "gone SOCKET MODEL")
+	await(ts, args[0], func(s *control.Status) error {
+		for _, m := range s.Models {
+			if m.Name == args[1] && m.Ready {
+				return errors.New("it is still served")
+			}
 		}
 		return nil
 	})

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -70,7 +73,7 @@ func serveCommand(e *env) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the appliance in the foreground until it is told to stop",
 		Long: "serve answers TensorFlow Serving's REST and gRPC for every model in the models directory, and follows what changes there.\n" +
-			"SIGTERM and SIGINT let requests in flight finish, for drain_timeout at most; a second one ends it at once.",
+			"SIGHUP reads the configuration again, as `inferd reload` does. SIGTERM and SIGINT let requests in flight finish, for drain_timeout at most; a second one ends it at once.",
 		Example: "  inferd serve --models-dir ./models\n  inferd serve -c inferd.yaml --listen.http :8501",
 		Args:    exactly(0, "flags only"),
 	}
@@ -86,7 +89,11 @@ func serveCommand(e *env) *cobra.Command {
 		if err := readable(cfg); err != nil {
 			return err
 		}
-		return run(cmd.Context(), cfg, e, appliance.Options{})
+		again := func() (*config.Config, []config.Ignored, error) {
+			cfg, err := s.load()
+			return cfg, nil, err
+		}
+		return run(cmd.Context(), cfg, e, appliance.Options{Reload: again})
 	}
 	return cmd
 }
@@ -125,21 +132,37 @@ func servingCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, e, appliance.Options{Ignored: ignored, BesideOthers: true})
+			again := func() (*config.Config, []config.Ignored, error) { return config.ParseTFServing(args) }
+			return run(cmd.Context(), cfg, e, appliance.Options{Ignored: ignored, BesideOthers: true, Reload: again})
 		},
 	}
 }
 
-// run is the appliance until ctx ends.
+// run is the appliance until ctx ends. SIGHUP has it read its configuration again.
 func run(ctx context.Context, cfg *config.Config, e *env, opts appliance.Options) error {
-	log, err := appliance.NewLogger(e.err, cfg.Log)
-	if err != nil {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	opts.Version, opts.Level = version, new(slog.LevelVar)
+	var err error
+	if opts.Log, err = appliance.NewLogger(e.err, cfg.Log, opts.Level); err != nil {
 		return err
 	}
-	opts.Version, opts.Log = version, log
 	a, err := appliance.New(cfg, opts)
 	if err != nil {
 		return err
 	}
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				a.Reload(ctx, "SIGHUP")
+			case <-ended:
+				return
+			}
+		}
+	}()
 	return a.Run(ctx)
 }

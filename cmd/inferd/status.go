@@ -142,6 +142,7 @@ func modelsTable(w io.Writer, models []control.Model) {
 		if m.Intent != "" {
 			fmt.Fprintf(w, "%s is %s\n", m.Name, m.Intent)
 		}
+		labelLines(w, m)
 	}
 }
 

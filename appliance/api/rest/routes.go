@@ -17,6 +17,7 @@ const (
 	actRegress  = "regress"
 	actStatus   = "status"
 	actMetadata = "metadata"
+	actHistory  = "history"
 	actList     = "list"
 )
 
@@ -26,8 +27,8 @@ type route struct {
 	spec inference.Spec
 }
 
-// parse reads a path: /v1/models[/NAME][/versions/N|/labels/L] and then :predict, :classify or :regress for POST, nothing or /metadata
-// for GET. Words of the API may be in any case.
+// parse reads a path: /v1/models[/NAME][/versions/N|/labels/L] and then :predict, :classify or :regress for POST, nothing, /metadata
+// or (of a model as a whole) /history for GET. Words of the API may be in any case.
 func parse(r *http.Request) (route, *inference.Error) {
 	// RawPath is set only where unescaping Path loses something, an escaped slash or colon among them.
 	path, escaped := r.URL.Path, false
@@ -92,6 +93,10 @@ func get(rest string) (to route, version, label string, ok bool) {
 		version, label, s = qualifier(s)
 		if after, cut := cutWord(s, "/metadata"); cut && after == "" {
 			to.act = actMetadata
+			return true
+		}
+		if after, cut := cutWord(s, "/history"); cut && after == "" && version == "" && label == "" {
+			to.act = actHistory
 			return true
 		}
 		to.act = actStatus

@@ -36,6 +36,8 @@ type Options struct {
 	// MinGzipBytes is the size from which answers are compressed for clients that accept it. 0 means [DefaultMinGzipBytes], less than 0
 	// never.
 	MinGzipBytes int
+	// History has the newest limit events of a model, newest first; none when nothing is remembered of it. Nil: there is no such path.
+	History func(model string, limit int) ([]Event, error)
 	// Log gets one line per request at level Debug. nil means discard.
 	Log *slog.Logger
 }
@@ -185,6 +187,11 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 			return inference.AsError(err)
 		}
 		s.enc.out = appendStatus(s.enc.out, versions)
+	case actHistory:
+		if h.opts.History == nil {
+			return malformed(r)
+		}
+		return h.history(s, r, to.spec.Model)
 	case actMetadata:
 		handle, err := h.svc.Acquire(to.spec)
 		if err != nil {

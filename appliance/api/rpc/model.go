@@ -109,10 +109,28 @@ func (s *server) reload(ctx context.Context, req *pb.ReloadConfigRequest, _ *api
 		return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput,
 			"ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported")
 	}
+	if len(req.MetricNames) > maxMetricNames {
+		return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "metric_names has %d names, at most %d are possible", len(req.MetricNames), maxMetricNames)
+	}
+	before := s.counters(req.MetricNames)
 	if err := s.opts.Reload(ctx, req.Config); err != nil {
 		return nil, err
 	}
-	return &pb.ReloadConfigResponse{Status: &pb.StatusProto{}}, nil
+	resp := &pb.ReloadConfigResponse{Status: &pb.StatusProto{}}
+	for i, after := range s.counters(req.MetricNames) {
+		resp.Metric = append(resp.Metric, &pb.Metric{Name: req.MetricNames[i], ValueIncrease: &pb.Metric_Int64ValueIncrease{Int64ValueIncrease: after - before[i]}})
+	}
+	return resp, nil
+}
+
+// maxMetricNames bounds what one reload may ask about.
+const maxMetricNames = 1000
+
+func (s *server) counters(names []string) []int64 {
+	if len(names) == 0 || s.opts.Counters == nil {
+		return make([]int64, len(names))
+	}
+	return s.opts.Counters(names)
 }
 
 func (s *server) classify(_ context.Context, req *pb.ClassificationRequest, o *api.Observation) (proto.Message, error) {

@@ -45,6 +45,8 @@ type Options struct {
 	// Reload answers ModelService.HandleReloadConfigRequest: it blocks until the new models are available or have failed. The config has
 	// a model_config_list. Nil: UNIMPLEMENTED.
 	Reload func(ctx context.Context, c *config.ModelServerConfig) error
+	// Counters has the values of the metrics of these names, for the increases that a reload's answer tells. Nil: there are none.
+	Counters func(names []string) []int64
 	// Serving is the state of "" (the whole appliance), of a model, or of a service's name; known is false when the name means nothing
 	// to it. Nil: a model serves when it has an available version, and the whole when every known model does.
 	Serving func(service string) (serving, known bool)
