@@ -156,10 +156,38 @@ func TestReload(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	err := r.conn.Invoke(t.Context(), method, &pb.ReloadConfigRequest{}, got)
+	custom := &pb.ReloadConfigRequest{Config: &config.ModelServerConfig{Config: &config.ModelServerConfig_CustomModelConfig{}}}
+	if again := r.conn.Invoke(t.Context(), method, custom, got); status.Code(again) != codes.InvalidArgument || again.Error() != err.Error() {
+		t.Errorf("custom_model_config: %v", again)
+	}
 	if status.Convert(err).Message() != "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported" {
 		t.Errorf("without a list: %v", err)
 	}
-	r.finished(t, 3)
+	r.finished(t, 4)
+
+	value := int64(40)
+	r = start(t, Options{
+		Reload: func(context.Context, *config.ModelServerConfig) error { value += 2; return nil },
+		Counters: func(names []string) []int64 {
+			values := make([]int64, len(names))
+			for i, name := range names {
+				if name == "counts" {
+					values[i] = value
+				}
+			}
+			return values
+		},
+	})
+	list.MetricNames = []string{"counts", "nobody"}
+	if err := r.conn.Invoke(t.Context(), method, list, got); err != nil || len(got.Metric) != 2 || got.Metric[0].Name != "counts" ||
+		got.Metric[0].GetInt64ValueIncrease() != 2 || got.Metric[1].Name != "nobody" || got.Metric[1].GetInt64ValueIncrease() != 0 {
+		t.Errorf("metrics: %v, %v", got, err)
+	}
+	list.MetricNames = make([]string, maxMetricNames+1)
+	if err := r.conn.Invoke(t.Context(), method, list, got); status.Code(err) != codes.InvalidArgument || value != 42 {
+		t.Errorf("too many metrics: %v, and it was reloaded: %d", err, value)
+	}
+	r.finished(t, 2)
 }
 
 func TestUnimplemented(t *testing.T) {
