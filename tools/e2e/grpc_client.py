@@ -2,9 +2,11 @@
 """grpc_client.py: the unchanged tensorflow-serving-api client against a running inferd.
 
     grpc_client.py HOST:PORT [--label LABEL]
+    grpc_client.py HOST:PORT --reload DIR
 
 The server has the models half_plus_two, two_layer, strings, two_inputs, counter, nan and defaults of ./tools/makemodels, each as version 1.
-With --label, that label of half_plus_two names its version 1. Prints each wrong answer and a line that counts the checks; exits 1 when one
+With --label, that label of half_plus_two names its version 1. With --reload only HandleReloadConfigRequest is tried: the server has one model,
+mnist, whose base path is DIR/half_plus_two, and DIR has the folders of two_layer, counter and defaults too. Prints each wrong answer and a line that counts the checks; exits 1 when one
 was wrong.
 """
 
@@ -27,6 +29,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis import regression_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 TIMEOUT = 30  # seconds, for calls that must answer
 passed = 0
@@ -236,7 +239,65 @@ def status(c):
         c.models.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=TIMEOUT)
         check("a reload without a list", "answered", "refused")
     except grpc.RpcError as e:
-        check("a reload without a list", e.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT), True)
+        check("a reload without a list", e.code(), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def reload(c, models):
+    """The list of models replaced over the wire, as TensorFlow Serving's users do it."""
+    code = grpc.StatusCode
+    x = np.array([[1]], np.float32)
+
+    def entry(name, folder, labels=None, specific=()):
+        m = model_server_config_pb2.ModelConfig(name=name, base_path=os.path.join(models, folder), model_platform="tensorflow")
+        m.model_version_policy.specific.versions.extend(specific)
+        if not specific:
+            m.ClearField("model_version_policy")
+        for label, version in (labels or {}).items():
+            m.version_labels[label] = version
+        return m
+
+    def ask(*entries, metrics=()):
+        r = model_management_pb2.ReloadConfigRequest(metric_names=metrics)
+        r.config.model_config_list.config.extend(entries)
+        if not entries:
+            r.config.model_config_list.SetInParent()
+        return c.models.HandleReloadConfigRequest(r, timeout=TIMEOUT)
+
+    def answers(what, model, label=None):
+        check_near(what, out(c.predict(model, {"x": x}, label=label), "y"), [[2.5]])
+
+    answers("before the reload", "mnist")
+    count = ":tensorflow:serving:request_count"
+    r = ask(entry("mnist", "half_plus_two"), entry("second", "half_plus_two", {"stable": 1}, [1]), metrics=[count, "nobody"])
+    check("status in the answer", (r.status.error_code, r.status.error_message), (0, ""))
+    check("increases", [(m.name, m.int64_value_increase) for m in r.metric], [(count, 0), ("nobody", 0)])
+    answers("a new model answers when the reload does", "second")
+    answers("and so does its label", "second", "stable")
+    answers("the other goes on", "mnist")
+
+    custom = model_management_pb2.ReloadConfigRequest()
+    custom.config.custom_model_config.SetInParent()
+    for what, r in [("no config", model_management_pb2.ReloadConfigRequest()), ("custom_model_config", custom)]:
+        check_error(what, lambda r=r: c.models.HandleReloadConfigRequest(r, timeout=TIMEOUT), code.INVALID_ARGUMENT,
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported")
+    check_error("a model twice", lambda: ask(entry("mnist", "half_plus_two"), entry("mnist", "half_plus_two")), code.INVALID_ARGUMENT,
+                "Illegal to list model mnist multiple times in config list")
+    check_error("another platform", lambda: ask(model_server_config_pb2.ModelConfig(name="mnist", base_path=models, model_platform="other")), code.INVALID_ARGUMENT,
+                "Illegal to change a model's platform. For model mnist platform was tensorflow and new platform requested is other")
+    check_error("a label of nothing", lambda: ask(entry("mnist", "half_plus_two", {"canary": 2})), code.FAILED_PRECONDITION,
+                "Request to assign label to version 2 of model mnist, which is not currently available for inference")
+    check_error("no folder", lambda: ask(entry("mnist", "half_plus_two"), entry("third", "nothing")), code.UNKNOWN,
+                "1 model(s) did not become available: {{name: third")
+    answers("after all that the models are as they were", "second", "stable")
+    check_error("and no third", lambda: c.predict("third", {"x": x}), code.NOT_FOUND, "Servable not found for request: Latest(third)")
+
+    ask(entry("mnist", "half_plus_two", {"stable": 1}))
+    answers("a label of a model that was there", "mnist", "stable")
+    check_error("omitted: unloaded", lambda: c.predict("second", {"x": x}), code.NOT_FOUND, "Servable not found for request: Latest(second)")
+    ask()
+    check_error("an empty list", lambda: c.predict("mnist", {"x": x}), code.NOT_FOUND, "Servable not found for request: Latest(mnist)")
+    ask(entry("mnist", "half_plus_two"))
+    answers("back again", "mnist")
 
 
 def health(c):
@@ -249,6 +310,7 @@ def health(c):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("address", help="where inferd's gRPC listens, HOST:PORT")
+    parser.add_argument("--reload", metavar="DIR", help="try HandleReloadConfigRequest with the models in that directory")
     parser.add_argument("--label", help="a label of half_plus_two's version 1")
     args = parser.parse_args()
     c = Client(args.address)
@@ -256,7 +318,8 @@ def main():
         grpc.channel_ready_future(c.channel).result(timeout=TIMEOUT)
     except grpc.FutureTimeoutError:
         sys.exit(f"nothing answered at {args.address} within {TIMEOUT} s")
-    for part in [lambda: predictions(c, args.label), lambda: errors(c), lambda: metadata(c), lambda: status(c), lambda: health(c)]:
+    parts = [lambda: reload(c, args.reload)] if args.reload else [lambda: predictions(c, args.label), lambda: errors(c), lambda: metadata(c), lambda: status(c), lambda: health(c)]
+    for part in parts:
         try:
             part()
         except grpc.RpcError as e:  # an answer was wanted; the other parts are still worth knowing

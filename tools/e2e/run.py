@@ -159,6 +159,31 @@ def drop_in(base, models):
     check("the copied model answers", r.json(), {"predictions": [[2.5]]})
 
 
+def polled(base, log, config, models):
+    """TensorFlow Serving's model_config_file with polling: a file with a fault changes nothing, a good one counts."""
+    def until(model, code, seconds=30):
+        end = time.monotonic() + seconds
+        got = None
+        while time.monotonic() < end:
+            got = requests.get(f"{base}/readyz?model={model}", timeout=5).status_code
+            if got == code:
+                break
+            time.sleep(0.1)
+        return got
+
+    good = 'model_config_list { config { name: "%s" base_path: "%s" model_platform: "tensorflow" } }\n'
+    config.write_text("model_config_list { config { nam", encoding="utf-8")
+    end = time.monotonic() + 30
+    while time.monotonic() < end and "configuration refused" not in log.read_text(encoding="utf-8"):
+        time.sleep(0.1)
+    check("a bad file is told about", "configuration refused" in log.read_text(encoding="utf-8"), True)
+    check("and changes nothing", until("mnist", 200), 200)
+    config.write_text(good % ("polled", models / "half_plus_two"), encoding="utf-8")
+    check("a good file: the new model", until("polled", 200), 200)
+    r = requests.post(base + "/v1/models/polled:predict", json={"instances": [[1.0]]}, timeout=10)
+    check("the polled model answers", r.json(), {"predictions": [[2.5]]})
+
+
 def main():
     binary = os.path.abspath(sys.argv[1])
     runtime = os.environ["LIBTENSORFLOW"]
@@ -189,12 +214,15 @@ def main():
         batching.write_text("max_batch_size { value: 32 }\nbatch_timeout_micros { value: 1000 }\nnum_batch_threads { value: 2 }\n", encoding="utf-8")
         http, grpc = free_port(), free_port()
         server = Server(["tensorflow_model_server", f"--port={grpc}", f"--rest_api_port={http}", f"--model_config_file={config}", "--enable_batching",
-                         f"--batching_parameters_file={batching}", "--tensorflow_session_parallelism=2",
+                         f"--batching_parameters_file={batching}", "--model_config_file_poll_wait_seconds=1", "--tensorflow_session_parallelism=2",
                          f"--listen.control={work / 'control2.sock'}", f"--runtime.library={runtime}"], http, str(work / "tfs.log"), argv0=binary)
         server.wait("/v1/models/mnist")
         server.wait("/readyz")
         r = requests.post(server.base + "/v1/models/mnist:predict", json={"instances": [[1.0]]}, timeout=10)
         check("their command line serves", r.json(), {"predictions": [[2.5]]})
+        client = subprocess.run([sys.executable, str(HERE / "grpc_client.py"), f"127.0.0.1:{grpc}", "--reload", str(models)], check=False)
+        check("tensorflow-serving-api client reloads", client.returncode, 0)
+        polled(server.base, work / "tfs.log", config, models)
         server.end("tensorflow_model_server")
     finally:
         if failed:
