@@ -96,8 +96,8 @@ func (b backend) Call(sig *inference.Signature, in []*tensor.Tensor, outputs []i
 // loader makes servables of version folders. It is immutable.
 type loader struct {
 	cfg     *config.Config // as it was at the start
-	library string                // empty: no runtime was found
-	missing error                 // why
+	library string         // empty: no runtime was found
+	missing error          // why
 	host    *worker.Host
 	metrics *metrics
 	log     *slog.Logger

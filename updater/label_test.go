@@ -137,6 +137,33 @@ func TestOperatorsLabels(t *testing.T) {
 	})
 }
 
+// A folder that a label names is not removed, neither the operator's version nor the configured one that unlabel goes back to.
+func TestLabelledFoldersStay(t *testing.T) {
+	b := newBox(t)
+	b.run(func(_ *world, o *Options) { o.Models[0].Retain, o.Models[0].Labels = 1, map[string]int64{"stable": 1} }, func(w *world) {
+		for n := 1; n <= 6; n++ {
+			put(w.t, w.sub(n), "")
+			w.pass(12 * time.Second)
+			if n == 2 {
+				if got := said(w.c.Label(w.t.Context(), "m", "stable", 2, false, "ann")); got != "label stable of model m names version 2" {
+					w.t.Fatal(got)
+				}
+			}
+		}
+		if got := w.folders(); !strings.HasPrefix(got, "1 2 ") || !strings.HasSuffix(got, " 5 6") {
+			w.t.Fatalf("folders %s", got)
+		}
+		if got := said(w.c.Unlabel(w.t.Context(), "m", "stable", "ann")); got != "label stable of model m names version 1 again, as configured" {
+			w.t.Fatal(got)
+		}
+		put(w.t, w.sub(7), "")
+		w.pass(12 * time.Second)
+		if got := w.folders(); got != "1 6 7" {
+			w.t.Fatalf("folders %s", got)
+		}
+	})
+}
+
 func TestLabelsAreBounded(t *testing.T) {
 	start(t, func(w *world, _ *Options) { put(t, w.sub(1), "") }, func(t *testing.T, w *world) {
 		w.pass(5 * time.Second)

@@ -242,8 +242,7 @@ func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 		l.log.Info("model is back", "model", m.Name)
 	}
 	labels := before.Labels
-	before.Labels = config.Labels
-	if !reflect.DeepEqual(before, config) {
+	if !reflect.DeepEqual(before.judging(), config.judging()) {
 		for _, v := range m.versions {
 			if v.state == StateQuarantined {
 				l.forgive(m, v, "the configuration changed")
@@ -255,6 +254,9 @@ func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 		m.dirty = true
 	}
 	m.known = true
+	if before.KeepLastGood != config.KeepLastGood {
+		l.startKeep(m)
+	}
 	l.supersedeLabels(m)
 	l.applyLabels(m)
 	m.hint(l, now)

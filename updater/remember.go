@@ -57,11 +57,15 @@ func (l *loop) note(m *model, what string, number int64, reason string) <-chan s
 	return l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: what, Version: number, Reason: reason})
 }
 
+// judging is the part of a model's configuration that verdicts on its versions depend on.
+func (m Model) judging() Model {
+	m.Labels, m.Optional, m.Retain, m.KeepLastGood = nil, false, 0, false
+	return m
+}
+
 // under names what a verdict was made under.
 func (l *loop) under(m *model) string {
-	config := m.clone()
-	config.Labels, config.Optional, config.Retain, config.KeepLastGood = nil, false, 0, false // no verdict depends on these
-	b, err := json.Marshal(config)
+	b, err := json.Marshal(m.judging())
 	if err != nil {
 		b = nil // settings that JSON cannot carry: every configuration is the same then
 	}

@@ -48,7 +48,7 @@ var reloadable = map[string]Effect{
 }
 
 // atOnce are the keys of a model, or of defaults, that say what is served and not how.
-var atOnce = []string{"base_path", "optional", "version_labels", "version_policy"}
+var atOnce = []string{"base_path", "optional", "version_labels", "version_policy", "retain", "keep_last_good"}
 
 // effectOf is when a change of the key counts.
 func effectOf(key string) Effect {

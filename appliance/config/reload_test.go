@@ -63,6 +63,8 @@ func TestReload(t *testing.T) {
 					t.Errorf("%+v", a)
 				}
 			}},
+		{name: "what is kept", old: "", new: "defaults: {retain: 3, keep_last_good: false}\nupdater: {keep_copy_limit: 1MiB}",
+			want: []string{"now defaults.retain: 0 -> 3", "now defaults.keep_last_good: true -> false", "restart updater.keep_copy_limit: 1GiB -> 1MiB"}},
 		{name: "models come and go", old: "models: [{name: a, base_path: /a}, {name: b, base_path: /b}]", new: "models: [{name: c.d, base_path: /c}, {name: b, base_path: /b}]",
 			want: []string{"now models[c.d]: none -> /c", "now models[a]: /a -> none"}},
 		{name: "a base path below a models_dir that stays", old: "models: [{name: a}]", new: "models_dir: /other\nmodels: [{name: a}, {name: b, base_path: /other/b}]",
