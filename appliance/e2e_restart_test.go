@@ -48,6 +48,7 @@ func TestRestartRemembers(t *testing.T) {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
 	second.until("version 1 unloaded", func(st *control.Status) bool { v := version(st, "m", 1); return v == nil || v.Stage == "retired" })
+	second.until("version 2 kept", func(st *control.Status) bool { return version(st, "m", 2).KeptCopy != "" })
 	if err := second.stop(); err != nil {
 		t.Fatal(err)
 	}
