@@ -194,10 +194,7 @@ func TestModelsOnAMount(t *testing.T) {
 	if v := s.live("m", 1); v.Worker.PID != pid {
 		t.Errorf("it was loaded again: %+v", v.Worker)
 	}
-	s.until("version 1 noted as good", func(*control.Status) bool {
-		events, err := s.updater.History("m", 100)
-		return err == nil && slices.ContainsFunc(events, func(e updater.Event) bool { return e.What == "good" })
-	})
+	s.noted("good", 1)
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
