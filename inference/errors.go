@@ -49,6 +49,8 @@ var (
 	ErrWorkerDied = errors.New("worker died")
 	// ErrRunTimeout: the run passed run_timeout, and its worker was ended for it.
 	ErrRunTimeout = errors.New("run passed run_timeout")
+	// ErrStarved: a worker of low priority got no processor, for others kept them all busy. At normal priority it would have.
+	ErrStarved = errors.New("no processor at low priority")
 	// ErrNoRuntime: there is no TensorFlow to load a version with, which is no fault of the version.
 	ErrNoRuntime = errors.New("no TensorFlow runtime")
 	// ErrClosed: the object was closed.

@@ -43,19 +43,26 @@ type Options struct {
 	GPUMemoryFraction float64
 	// VisibleDevices is TensorFlow's list of GPU numbers, "0,1"; empty means all, NoDevices none.
 	VisibleDevices string
+	// Gently says that the calling thread has low priority. The threads that the model is run with later are made on another one, and what
+	// the load does itself is done in the calling thread.
+	Gently bool
 }
 
 // config is the ConfigProto. Soft placement lets a model that names a GPU run where there is none.
 func (o Options) config() ([]byte, error) {
 	c := &pb.ConfigProto{
 		IntraOpParallelismThreads: int32(max(1, o.IntraOpThreads)),
-		InterOpParallelismThreads: int32(max(0, o.InterOpThreads)),
+		InterOpParallelismThreads: int32(o.InterOpThreads),
 		AllowSoftPlacement:        true,
 		GpuOptions: &pb.GPUOptions{
 			AllowGrowth:                 o.GPUGrowth,
 			PerProcessGpuMemoryFraction: o.GPUMemoryFraction,
 			VisibleDeviceList:           o.VisibleDevices,
 		},
+	}
+	if o.InterOpThreads <= 0 {
+		// Also for the runs that the load makes, to restore the variables: RunOptions are for ours only.
+		c.InterOpParallelismThreads = -1
 	}
 	if o.VisibleDevices == NoDevices {
 		c.GpuOptions.VisibleDeviceList = ""
@@ -87,6 +94,11 @@ func (r *Runtime) Load(dir string, opts Options) (*Model, error) {
 	tags := opts.Tags
 	if len(tags) == 0 {
 		tags = []string{"serve"}
+	}
+	if opts.Gently {
+		if err := makePools(config); err != nil {
+			return nil, err
+		}
 	}
 	saved, err := tf.LoadSavedModel(dir, tags, &tf.SessionOptions{Config: config})
 	if err != nil {

@@ -115,6 +115,7 @@ var lieTable = map[string]struct {
 			_ = h.ctl.send(frame{Op: "more", Slot: sub.slot, Size: 1 << 60})
 		}
 	}, "does not need"},
+	"promotes itself":   {func(h *hostile, _ submission) { _ = h.ctl.send(frame{Op: "promoted"}) }, "not asked for"},
 	"closes its socket": {func(h *hostile, _ submission) { _ = h.ctl.conn.Close(); select {} }, "SIGKILL"},
 	"silence":           {func(*hostile, submission) {}, "run_timeout"},
 }
@@ -151,7 +152,8 @@ func hostileMain(name string) {
 	}
 	go func() {
 		for {
-			tell(h, h.next())
+			sub, _ := h.next(&h.retired)
+			tell(h, sub)
 		}
 	}()
 	for {

@@ -73,6 +73,10 @@ func openFake(l Load) (Backend, error) {
 		select {} // another thread may be the one that gets it
 	case "hang":
 		select {}
+	case "held": // until somebody writes into the pipe
+		if _, err := os.ReadFile(l.Tags[0]); err != nil {
+			return nil, err
+		}
 	case "once": // loads the first time only
 		if _, err := os.Stat(l.Tags[0]); err == nil {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGBUS)

@@ -33,6 +33,10 @@ type Options struct {
 	Group string
 	// Again, if not nil, is asked for the folder to load before a new process loads the version; an error counts as a failed start.
 	Again func(ctx context.Context) (dir string, err error)
+	// Gently loads the version, and makes its runs, at low priority until Promote. A worker that gets no processor then is ended, with
+	// inference.ErrStarved. It means nothing in a Group: the others' runs would wait for locks that a thread of low priority holds.
+	// A worker that replaces one that died loads at normal priority.
+	Gently bool
 	// OnState, if not nil, is told of each change of state with the reason. It must not call the Model.
 	OnState func(State, string)
 }
@@ -55,6 +59,7 @@ func (o Options) withDefaults() Options {
 	if o.MaxRunBytes <= 0 {
 		o.MaxRunBytes = 2 << 30
 	}
+	o.Gently = o.Gently && o.Group == ""
 	if o.OnState == nil {
 		o.OnState = func(State, string) {}
 	}

@@ -33,6 +33,7 @@ type Death struct {
 // processOptions is what a process needs of [Options].
 type processOptions struct {
 	callers     int
+	gently      bool // low priority until promote
 	runTimeout  time.Duration
 	memoryLimit int64
 	maxRunBytes int64
@@ -61,6 +62,8 @@ type process struct {
 	done       chan struct{}
 	wg         sync.WaitGroup
 
+	promotion promotion
+
 	spinner spinner
 	typical atomic.Int64 // nanoseconds that a run takes lately, from submission to completion
 
@@ -80,6 +83,7 @@ type ending struct {
 	reason  string // empty: it ended by itself, and the wait status says how
 	timeout *slot  // the run that took too long
 	closed  bool   // wanted
+	starved bool   // it had low priority and got no processor
 }
 
 type slotState int
@@ -119,7 +123,7 @@ func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process,
 	p := &process{
 		host: h, opts: opts, pid: s.process.Pid, spawned: s, ctl: s.control,
 		free: make(chan *slot, slots), down: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}),
-		loads: make(map[uint32]chan frame),
+		loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
 	}
 	p.arena = &arena{max: int(opts.maxRunBytes), announce: p.announce, forget: p.forget}
 	if err := p.connect(entries); err != nil {
@@ -170,7 +174,7 @@ func (p *process) connect(entries int) (err error) {
 	}
 	p.ringWorker = func() { _ = raw.Write(ringOnce) }
 	if p.ring.ring, err = newRing(mem, entries); err == nil {
-		err = p.ctl.send(frame{Op: "start", Slots: entries, Callers: p.opts.callers}, fd, toWorker[0], toCore[1])
+		err = p.ctl.send(frame{Op: "start", Slots: entries, Callers: p.opts.callers, Gently: p.opts.gently}, fd, toWorker[0], toCore[1])
 	}
 	if err != nil {
 		_, _ = p.bell.Close(), p.bells.Close()
@@ -304,7 +308,9 @@ func (p *process) load(ctx context.Context, id uint32, l *Load) error {
 	p.mu.Lock()
 	p.loads[id] = answer
 	p.mu.Unlock()
-	fd, size, err := loadMemory(l)
+	load := *l
+	load.Gently = p.opts.gently
+	fd, size, err := loadMemory(&load)
 	if err != nil {
 		return err
 	}
@@ -332,6 +338,9 @@ func (p *process) unload(id uint32) { _ = p.tell(frame{Op: "unload", Model: id})
 
 // died is the error for who was waiting when the process ended. Only after down.
 func (p *process) died(when string) error {
+	if p.ending.starved {
+		return p.starvedError()
+	}
 	return &inference.Error{
 		Code: inference.Unavailable, Reason: inference.ReasonWorker, Err: inference.ErrWorkerDied,
 		Msg: fmt.Sprintf("the worker of %s (pid %d) ended %s: %s; it is being replaced, try again", p.opts.subject, p.pid, when, p.death.Reason),
@@ -369,6 +378,8 @@ func (p *process) handle(f frame) error {
 		return nil
 	case "more":
 		return p.more(f)
+	case "promoting", "promoted":
+		return p.promotion.answered(f.Op)
 	default:
 		return lies("a control frame %q", f.Op)
 	}
@@ -520,6 +531,7 @@ func (p *process) watch() {
 	tick := time.NewTicker(max(time.Millisecond, min(patrol, p.opts.runTimeout/16)))
 	defer tick.Stop()
 	var looked time.Time
+	var hunger hunger
 	for {
 		select {
 		case <-p.stop:
@@ -534,6 +546,9 @@ func (p *process) watch() {
 			}
 			looked = now
 			p.arena.trim(now.Add(-idleArea))
+			if p.hungry(&hunger, now) {
+				return
+			}
 			if p.opts.memoryLimit <= 0 {
 				continue
 			}

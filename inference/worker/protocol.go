@@ -44,20 +44,24 @@ type Load struct {
 	AllowGrowth    bool    // take device memory as it is needed
 
 	Library string // the TensorFlow library's path; set by the Host
+	Gently  bool   // the loading thread has low priority, as the threads have that C code makes on it; set by the Host
 }
 
 // frame is a control message, one JSON object per packet.
 //
 //	core to worker
-//	  start   Slots, Callers; fds: ring memory, doorbell to read, doorbell to ring. The first frame.
+//	  start   Slots, Callers; fds: ring memory, doorbell to read, doorbell to ring. The first frame. With Gently all is done at low
+//	          priority until promote.
 //	  load    Model; fd: the Load as JSON. Answered by loaded.
 //	  unload  Model
 //	  area    Area, Size; fd. With Grow it answers more for Slot.
 //	  drop    Area
 //	  refuse  Slot, Text: answers more
+//	  promote From now on runs are made at normal priority. Answered by promoting; then the core wakes the callers that sleep.
 //	worker to core
 //	  loaded  Model, and Code and Text when it failed; NoDevice when that was inference.ReasonDevice
 //	  more    Slot, Size: the outputs of the run in Slot need an area of Size bytes
+//	  promoting, and promoted when no caller has low priority any more
 type frame struct {
 	Op      string         `json:"op"`
 	Slots   int            `json:"slots,omitempty"`
@@ -67,6 +71,7 @@ type frame struct {
 	Slot    uint32         `json:"slot,omitempty"`
 	Size    int64          `json:"size,omitempty"`
 	Grow    bool           `json:"grow,omitempty"`
+	Gently  bool           `json:"gently,omitempty"`
 	Code    inference.Code `json:"code,omitempty"`
 	Text    string         `json:"text,omitempty"`
 

@@ -89,6 +89,11 @@ type server struct {
 	spinner spinner
 	running atomic.Int32 // callers inside the backend
 
+	callers int          // immutable after start
+	gently  bool         // immutable after start: loads and callers have low priority until the promotion
+	retired atomic.Bool  // callers of low priority are to end
+	lowered atomic.Int32 // callers of low priority
+
 	mu      sync.Mutex
 	arrived sync.Cond // areas has grown
 	models  map[uint32]*loadedModel
@@ -141,6 +146,13 @@ func (s *server) start() error {
 	if s.ring.ring, err = newRing(mem, f.Slots); err != nil {
 		return err
 	}
+	if s.callers, s.gently = f.Callers, f.Gently; s.gently {
+		s.lowered.Store(int32(f.Callers))
+		for range f.Callers {
+			onLow(s.callLow)
+		}
+		return nil
+	}
 	for range f.Callers {
 		go s.call()
 	}
@@ -154,7 +166,15 @@ func (s *server) handle(f frame, fds []int) error {
 		if err != nil {
 			return err
 		}
-		go s.load(f.Model, l) // C cannot be interrupted, and the socket's end must be seen meanwhile
+		load := func() { s.load(f.Model, l) } // not here: C cannot be interrupted, and the socket's end must be seen meanwhile
+		if s.gently {
+			onLow(load)
+		} else {
+			go load()
+		}
+	case f.Op == "promote" && s.gently:
+		s.retired.Store(true)
+		return s.ctl.send(frame{Op: "promoting"}) // and now the core wakes those that sleep
 	case f.Op == "unload":
 		s.mu.Lock()
 		m := s.models[f.Model]
@@ -230,16 +250,41 @@ func (m *loadedModel) close() {
 // call is a caller's life: a thread that takes runs off the ring.
 func (s *server) call() {
 	runtime.LockOSThread() // TensorFlow keeps state per thread
+	var never atomic.Bool
 	for {
-		s.serve(s.next())
+		sub, _ := s.next(&never)
+		s.serve(sub)
 	}
 }
 
-// next blocks until there is a submission for this caller.
-func (s *server) next() submission {
+// callLow is the life of a caller of low priority, on a thread by onLow. The last one that ends starts those of normal priority; sooner they
+// would take the doorbells that are meant for the others.
+func (s *server) callLow() {
 	for {
+		sub, ok := s.next(&s.retired)
+		if !ok {
+			break
+		}
+		s.serve(sub)
+	}
+	if s.lowered.Add(-1) == 0 {
+		for range s.callers {
+			go s.call()
+		}
+		if err := s.ctl.send(frame{Op: "promoted"}); err != nil {
+			fatal(err)
+		}
+	}
+}
+
+// next blocks until there is a submission for this caller; false when it is retired.
+func (s *server) next(retired *atomic.Bool) (submission, bool) {
+	for {
+		if retired.Load() {
+			return submission{}, false
+		}
 		if sub, ok := s.ring.claim(); ok {
-			return sub
+			return sub, true
 		}
 		s.freeLate()
 		// While another caller computes, the core is not waiting for this one: let it have the processor.
@@ -247,7 +292,7 @@ func (s *server) next() submission {
 			continue
 		}
 		s.ring.sleepers.Add(1)
-		if s.ring.waiting() && takeSleeper(s.ring.sleepers) {
+		if (s.ring.waiting() || retired.Load()) && takeSleeper(s.ring.sleepers) {
 			continue // awake before the core could ring
 		}
 		s.sleep()

@@ -59,7 +59,9 @@ func newUnit(h *Host, m *Model) *unit {
 // begin starts the first process and the supervision.
 func (u *unit) begin(ctx context.Context) error {
 	defer close(u.begun)
-	p, err := u.host.startProcess(ctx, u.process)
+	first := u.process
+	first.gently = u.opts.Gently // those that follow have requests waiting for them
+	p, err := u.host.startProcess(ctx, first)
 	if err != nil {
 		u.beginErr = err
 		return err
