@@ -123,8 +123,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, EmptyGrace: cfg.Updater.EmptyGrace, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
-		Load: a.load.load, Serve: a.load.serve, Decode: decodeCases(),
-		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
+		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(),
+		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, Waited: waited, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Step:  opts.step,
 		Log:   opts.Log,
 	})

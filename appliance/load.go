@@ -48,7 +48,7 @@ func openModel(l worker.Load) (*tfrt.Model, error) {
 	}
 	m, err := rt.Load(l.Dir, tfrt.Options{
 		Tags: l.Tags, IntraOpThreads: l.IntraOpThreads, InterOpThreads: l.InterOpThreads, Slots: l.Callers,
-		GPUGrowth: l.AllowGrowth, GPUMemoryFraction: l.MemoryFraction, VisibleDevices: devices,
+		Gently: l.Gently, GPUGrowth: l.AllowGrowth, GPUMemoryFraction: l.MemoryFraction, VisibleDevices: devices,
 	})
 	if err != nil {
 		return nil, err
@@ -104,6 +104,7 @@ type loader struct {
 	live    *workers
 	gpus    *gpus
 	changed func() // a worker's state is another
+	alone   bool   // nothing serves beside, so every load has normal priority
 }
 
 // settings are the model's own options, as the updater carries them for us.
@@ -134,7 +135,7 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 		}
 		load.Device, load.MemoryFraction = s.device(), s.Fraction
 		r, err := l.open(ctx, load, s, worker.Options{
-			RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit), Again: c.Again,
+			RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit), Again: c.Again, Gently: l.gently(c),
 		})
 		if err == nil {
 			s.taken()

@@ -32,7 +32,7 @@ func NewTrial(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Trial
 	}
 	ctx, stop := context.WithCancel(ctx)
 	t := &Trial{stop: stop, done: make(chan struct{}), load: &loader{
-		cfg: cfg, library: found.Path, metrics: newMetrics(""), log: log, live: newWorkers(), changed: func() {},
+		alone: true, cfg: cfg, library: found.Path, metrics: newMetrics(""), log: log, live: newWorkers(), changed: func() {},
 		gpus: newGPUs(cfg.Runtime, log, nil),
 		host: worker.NewHost(worker.HostOptions{Library: found.Path, UseZygote: cfg.Runtime.Zygote, Env: gpuEnv, Log: log}),
 	}}

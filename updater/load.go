@@ -211,6 +211,9 @@ func (c *Controller) load(ctx context.Context, cand Candidate, digest string, wa
 			proof.Unproven += fmt.Sprintf("; signature %q cannot be served: %s", key, cand.Info.Refused[key])
 		}
 	}
+	if err == nil && c.opts.Proven != nil {
+		err = c.opts.Proven(ctx, r)
+	}
 	// The comparison comes after the run, for tables and other assets may be read as late as that.
 	if !c.same(cand.Dir, digest) {
 		err = errTorn
@@ -222,7 +225,7 @@ func (c *Controller) load(ctx context.Context, cand Candidate, digest string, wa
 		if e := r.Close(); e != nil {
 			c.opts.Log.Warn("worker did not end cleanly", "model", cand.Model.Name, "version", cand.Number, "err", e)
 		}
-		return outcome{err: err}
+		return outcome{err: err, transient: errors.Is(err, inference.ErrStarved)}
 	}
 	return outcome{runner: r, proof: proof, took: time.Since(begun)}
 }

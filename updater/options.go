@@ -115,6 +115,9 @@ type Options struct {
 	// Load starts a worker for the candidate. Cancelling ctx should end it early; it is waited for in any case. Errors should be
 	// *inference.Error; UNAVAILABLE, RESOURCE_EXHAUSTED and ABORTED are tried again unless a worker died.
 	Load func(ctx context.Context, c Candidate) (inference.Runner, error)
+	// Proven, when not nil, is told of a runner whose runs have succeeded, before Serve: what was held back for the load is let go. It may
+	// block; its error ends the load.
+	Proven func(ctx context.Context, r inference.Runner) error
 	// Serve wraps a proven runner; closing the servable closes the runner. It must not block.
 	Serve func(v *inference.Version, r inference.Runner, c Candidate, p Proof) inference.Servable
 	// Decode reads recorded requests and golden cases. See Prove.

@@ -24,6 +24,8 @@ type ProbeOptions struct {
 	// Peak is the most memory that the runner's worker has used at once since its start or since the last call with anew; ok is false when
 	// it cannot tell. nil measures nothing.
 	Peak func(r inference.Runner, anew bool) (bytes int64, ok bool)
+	// Waited is how long the runner's worker has waited for processors that others had, so far; nil counts nothing. It is no part of a run's time.
+	Waited func(r inference.Runner) time.Duration
 	// MemoryLimitBytes is what the worker may use; doubling stops before it is passed. 0: no limit.
 	MemoryLimitBytes int64
 	MaxInputBytes    int64 // of one run's made-up inputs; 256 MiB
@@ -185,9 +187,9 @@ func probeBatches(ctx context.Context, r inference.Runner, sig *inference.Signat
 			sp.Limit = err.Error()
 			return nil
 		}
-		start := time.Now()
+		watch := o.stopwatch(r)
 		err = probeRun(ctx, r, sig, inputs, sp)
-		took := time.Since(start)
+		took := watch.took()
 		*left -= took
 		if err != nil {
 			if c := code(err); (c == inference.InvalidArgument || c == inference.OutOfRange || c == inference.ResourceExhausted) && !died(err) {
@@ -213,17 +215,17 @@ func probeFirst(ctx context.Context, r inference.Runner, sig *inference.Signatur
 			sp.Reason = "its inputs cannot be made up: " + err.Error()
 			return fill, 0, nil
 		}
-		start := time.Now()
+		watch := o.stopwatch(r)
 		err = probeRun(ctx, r, sig, inputs, sp)
-		took = time.Since(start)
+		took = watch.took()
 		if err == nil {
 			// The first run pays for what later ones find done; one more says what a run takes.
-			start = time.Now()
+			watch = o.stopwatch(r)
 			if err := probeRun(ctx, r, sig, inputs, nil); err != nil {
 				return fill, took, fmt.Errorf("second run: %w", err)
 			}
 			sp.Reason = ""
-			return fill, min(took, time.Since(start)), nil
+			return fill, min(took, watch.took()), nil
 		}
 		if c := code(err); (c != inference.InvalidArgument && c != inference.OutOfRange) || died(err) {
 			return fill, took, err
