@@ -83,7 +83,7 @@ func (c *Controller) keep(ctx context.Context, dir string, t tree, to string, co
 		}
 		return 0, "", err
 	}
-	now, err := treeOf(ctx, tmp, c.sync)
+	now, err := readTree(ctx, tmp, true, c.sync)
 	if err == nil {
 		err = t.difference(now)
 	}
@@ -170,6 +170,6 @@ func duplicateFile(ctx context.Context, from, to string, how duplicate) (err err
 	if how == byReflink {
 		return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
 	}
-	_, err = io.Copy(struct{ io.Writer }{dst}, &reader{ctx, src}) // through our hands, so that ctx can end it
+	_, err = io.Copy(struct{ io.Writer }{dst}, newReader(ctx, src, true)) // through our hands, so that ctx can end it
 	return err
 }

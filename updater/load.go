@@ -31,6 +31,7 @@ func (l *loop) startCheck(m *model, v *version) {
 	digest, want, config := v.sight.Print.Digest, m.Assert, m.clone()
 	final := v.kept || v.sight.quiet(m.lookedAt) >= l.o.StallTime
 	var known *tree
+	paced := l.serving()
 	if g := m.rec.good(v.number); g != nil && (g.Dir == v.dir || v.kept) {
 		known = &g.Tree
 	}
@@ -39,7 +40,7 @@ func (l *loop) startCheck(m *model, v *version) {
 		go func() {
 			var c checked
 			if known != nil {
-				if t, err := treeOf(l.ctx, v.dir, nil); err != nil {
+				if t, err := readTree(l.ctx, v.dir, paced, nil); err != nil {
 					c.differs = err
 				} else if c.differs = known.difference(t); c.differs == nil {
 					c.tree = &t

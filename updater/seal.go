@@ -60,6 +60,11 @@ func (t tree) difference(now tree) error {
 // treeOf reads a version folder through, following links. sync, when not nil, is called on every file before it is read and on every
 // folder after what is in it.
 func treeOf(ctx context.Context, dir string, sync func(f *os.File) error) (tree, error) {
+	return readTree(ctx, dir, false, sync)
+}
+
+// readTree is treeOf, paced where something serves meanwhile.
+func readTree(ctx context.Context, dir string, paced bool, sync func(f *os.File) error) (tree, error) {
 	var t tree
 	whole := sha256.New()
 	entries := 0
@@ -105,7 +110,7 @@ func treeOf(ctx context.Context, dir string, sync func(f *os.File) error) (tree,
 			}
 		}
 		h := sha256.New()
-		n, err := io.CopyBuffer(h, struct{ io.Reader }{&reader{ctx, f}}, buffer)
+		n, err := io.CopyBuffer(h, struct{ io.Reader }{newReader(ctx, f, paced)}, buffer)
 		if err != nil {
 			return err
 		}
@@ -126,19 +131,6 @@ func treeOf(ctx context.Context, dir string, sync func(f *os.File) error) (tree,
 	}
 	t.Sum = hex.EncodeToString(whole.Sum(nil))
 	return t, nil
-}
-
-// reader stops when ctx ends.
-type reader struct {
-	ctx context.Context
-	f   *os.File
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.f.Read(p)
 }
 
 // syncFS puts everything on dir's file system on disk, which many files take less time for than one by one. Links that lead out of a
@@ -172,7 +164,7 @@ func (c *Controller) seal(ctx context.Context, dir, digest string, files int) (t
 		}
 		sync = nil
 	}
-	t, err := treeOf(ctx, dir, sync)
+	t, err := readTree(ctx, dir, true, sync)
 	if err == nil && sync != nil {
 		err = c.syncDir(filepath.Dir(dir))
 	}

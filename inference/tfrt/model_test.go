@@ -179,12 +179,12 @@ func TestOptionsBecomeProtos(t *testing.T) {
 		want *pb.ConfigProto
 		pool int32 // inter_op_thread_pool
 	}{
-		{"zero", Options{}, &pb.ConfigProto{IntraOpParallelismThreads: 1, AllowSoftPlacement: true, GpuOptions: &pb.GPUOptions{}}, -1},
+		{"zero", Options{}, &pb.ConfigProto{IntraOpParallelismThreads: 1, InterOpParallelismThreads: -1, AllowSoftPlacement: true, GpuOptions: &pb.GPUOptions{}}, -1},
 		{"pools", Options{IntraOpThreads: 4, InterOpThreads: 2},
 			&pb.ConfigProto{IntraOpParallelismThreads: 4, InterOpParallelismThreads: 2, AllowSoftPlacement: true, GpuOptions: &pb.GPUOptions{}}, 0},
-		{"gpu", Options{GPUGrowth: true, GPUMemoryFraction: 0.25, VisibleDevices: "1,0"}, &pb.ConfigProto{IntraOpParallelismThreads: 1, AllowSoftPlacement: true,
+		{"gpu", Options{GPUGrowth: true, GPUMemoryFraction: 0.25, VisibleDevices: "1,0"}, &pb.ConfigProto{IntraOpParallelismThreads: 1, InterOpParallelismThreads: -1, AllowSoftPlacement: true,
 			GpuOptions: &pb.GPUOptions{AllowGrowth: true, PerProcessGpuMemoryFraction: 0.25, VisibleDeviceList: "1,0"}}, -1},
-		{"no gpu", Options{VisibleDevices: NoDevices}, &pb.ConfigProto{IntraOpParallelismThreads: 1, AllowSoftPlacement: true,
+		{"no gpu", Options{VisibleDevices: NoDevices}, &pb.ConfigProto{IntraOpParallelismThreads: 1, InterOpParallelismThreads: -1, AllowSoftPlacement: true,
 			DeviceCount: map[string]int32{"GPU": 0}, GpuOptions: &pb.GPUOptions{}}, -1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
