@@ -60,7 +60,7 @@ func run() error {
 	flag.StringVar(&b.inferd, "inferd", "build/inferd", "the binary to measure")
 	flag.IntVar(&b.n, "pairs", 10, "alternating pairs per figure, at least 10 for a figure that counts")
 	seconds := flag.Float64("seconds", 2, "length of one side of a pair")
-	flag.StringVar(&b.versus, "versus", "", "measure no figure, but the small model against this binary, with flags after a space")
+	flag.StringVar(&b.versus, "versus", "", "without -only: measure the small model against this binary, with flags after a space. With -only p99-load: measure it too")
 	only := flag.String("only", "", "figures to measure, with commas: "+strings.Join(names(), ","))
 	child := flag.String("child", "", "internal: what this process is to be")
 	flag.Parse()
@@ -77,7 +77,7 @@ func run() error {
 		return err
 	}
 	fmt.Printf("%s, %d cores; %d pairs of %s each\n", cpuModel(), runtime.NumCPU(), b.n, b.each)
-	if b.versus != "" {
+	if b.versus != "" && *only == "" {
 		return b.against()
 	}
 	for _, f := range figures {
@@ -98,6 +98,7 @@ var figures = []struct {
 }{
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
 	{"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
+	{"p99-load", (*bench).p99Load},
 }
 
 func names() (all []string) {
@@ -132,6 +133,7 @@ type server struct {
 	cmd        *exec.Cmd
 	stdin      io.Closer
 	http, grpc string
+	control    string  // the operators' socket
 	cpu, calls float64 // seconds that it and its children took for that many calls
 }
 
@@ -157,21 +159,30 @@ func (s *server) stop() {
 
 // serve starts inferd on a models directory and waits until it is ready.
 func (b *bench) serve(models string, args ...string) (*server, error) {
-	s := &server{http: freeAddress(), grpc: freeAddress()}
-	state, err := os.MkdirTemp(b.work, "state-")
+	s, err := b.start(b.runtime, models, args...)
 	if err != nil {
-		return nil, err
-	}
-	binary := strings.Fields(b.inferd)
-	args = append(args, binary[1:]...)
-	s.cmd = exec.Command(binary[0], append([]string{"serve", "--models-dir", models, "--runtime", b.runtime, "--state-dir", state,
-		"--listen.control", filepath.Join(state, "control.sock"), "--http", s.http, "--grpc", s.grpc, "--log-level", "warn", "--updater.settle_time", "200ms"}, args...)...)
-	s.cmd.Stderr, s.cmd.Env = os.Stderr, append(os.Environ(), quiet)
-	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
 	if err := waitReady("http://"+s.http+"/readyz", 120*time.Second); err != nil {
 		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// start starts inferd with the runtime in a directory.
+func (b *bench) start(runtime, models string, args ...string) (*server, error) {
+	state, err := os.MkdirTemp(b.work, "state-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{http: freeAddress(), grpc: freeAddress(), control: filepath.Join(state, "control.sock")}
+	binary := strings.Fields(b.inferd)
+	args = append(args, binary[1:]...)
+	s.cmd = exec.Command(binary[0], append([]string{"serve", "--models-dir", models, "--runtime", runtime, "--state-dir", state,
+		"--listen.control", s.control, "--http", s.http, "--grpc", s.grpc, "--log-level", "warn", "--updater.settle_time", "200ms"}, args...)...)
+	s.cmd.Stderr, s.cmd.Env = os.Stderr, append(os.Environ(), quiet)
+	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
 	return s, nil

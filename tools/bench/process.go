@@ -334,7 +334,7 @@ func (b *bench) swaps() error {
 		if err = waitReady(fmt.Sprintf("http://%s/v1/models/two_layer/versions/%d", s.http, version), 30*time.Second); err != nil {
 			break
 		}
-		if err = b.waitLatest(s, version); err != nil {
+		if err = waitLatest(s, "two_layer", version); err != nil {
 			break
 		}
 		if err = os.RemoveAll(filepath.Join(base, strconv.FormatInt(version-1, 10))); err != nil {
@@ -362,9 +362,9 @@ func (b *bench) swaps() error {
 }
 
 // waitLatest waits until version is what a request without a version gets.
-func (b *bench) waitLatest(s *server, version int64) error {
-	for range 1500 {
-		resp, err := getJSON("http://" + s.http + "/v1/models/two_layer")
+func waitLatest(s *server, model string, version int64) error {
+	for range 3000 {
+		resp, err := getJSON("http://" + s.http + "/v1/models/" + model)
 		if err != nil {
 			return err
 		}

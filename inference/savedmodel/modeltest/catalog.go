@@ -10,6 +10,7 @@ func All() map[string]func() *Model {
 		"two_inputs": TwoInputs, "counter": Counter, "scalar": Scalar, "fixed_batch": FixedBatch, "defaults": Defaults,
 		"keeps_input": KeepsInput, "variable_length": VariableLength, "functions": Functions, "nan": NaN, "tf_example": TFExample,
 		"big_variables": func() *Model { return BigVariables(64, 1) }, "hungry": func() *Model { return Hungry(0) },
+		"busy": func() *Model { return Busy(64) }, "dense": func() *Model { return Dense(64) },
 		"sleepy": Sleepy, "never_returns": NeverReturns, "dequeues": Dequeues, "crasher": Crasher, "unknown_op": UnknownOp, "no_run": NoRun,
 	}
 	for d := tensor.Float; d <= tensor.Uint4; d++ {

@@ -189,6 +189,8 @@ func TestTensorFlowRunsThem(t *testing.T) {
 			{serve, []*tensor.Tensor{modeltest.Strings1D([]byte("made up"))}, "INVALID_ARGUMENT"},
 		}},
 		{modeltest.BigVariables(1, 40), one("[1,1][42] ", col(2))},
+		{modeltest.Busy(2), one("[][3.5] ", num(3))},
+		{modeltest.Dense(4), one("[2][2.5 1] ", f(tensor.Shape{2, 4}, 1, 2, 3, 4, 1, 1, 1, 1))},
 		{modeltest.Sleepy(), one("[2,1][0 -1] ", col(0, -1))},
 		{modeltest.NeverReturns(), one("[1,1][0] ", col(0))},
 		{modeltest.Dequeues(), one("[1,1][-2] ", col(-2))},

@@ -1,0 +1,40 @@
+// heavy.go: models that take time or memory in a known measure.
+package modeltest
+
+import "github.com/inferd/inferd/inference/tensor"
+
+// Busy multiplies two matrices of side x side for each run, about 2*side^3 operations, and answers y = x + 1/side for x FLOAT[]. side is a
+// power of two. Its requests cannot be joined.
+func Busy(side int) *Model {
+	b := newBuilder("busy")
+	b.placeholder("x", floatT, scalar)
+	_, v := b.variable("v", even(side))
+	b.node("AddV2", "moved", []string{v, "x"}, attrs{"T": floatT})
+	b.node("MatMul", "product", []string{"moved", v}, attrs{"T": floatT})
+	b.constant("axes", Int32s(tensor.Shape{2}, 0, 1))
+	b.node("Mean", "y", []string{"product", "axes"}, attrs{"T": floatT, "Tidx": tensor.Int32})
+	b.serve("x", scalar, "y", scalar)
+	return b.model()
+}
+
+// Dense multiplies x FLOAT[-1,side] by a matrix of side x side, which takes 4*side^2 bytes, and answers the mean of each row, y FLOAT[-1],
+// which is that of the row itself. side is a power of two, or the numbers are close.
+func Dense(side int) *Model {
+	b, rows := newBuilder("dense"), tensor.Shape{-1, int64(side)}
+	b.placeholder("x", floatT, rows)
+	_, w := b.variable("w", even(side))
+	b.node("MatMul", "product", []string{"x", w}, attrs{"T": floatT})
+	b.constant("axis", Int32s(scalar, 1))
+	b.node("Mean", "y", []string{"product", "axis"}, attrs{"T": floatT, "Tidx": tensor.Int32})
+	b.serve("x", rows, "y", vector)
+	return b.model()
+}
+
+// even is a square of numbers of which each row adds up to one.
+func even(side int) *tensor.Tensor {
+	v := make([]float32, side*side)
+	for i := range v {
+		v[i] = 1 / float32(side)
+	}
+	return Floats(tensor.Shape{int64(side), int64(side)}, v...)
+}
