@@ -51,7 +51,7 @@ func (l *loop) startLook(m *model) {
 
 // saw takes in what a look found.
 func (l *loop) saw(m *model, base string, found look, started, now time.Time) {
-	m.ended, m.due = now, now.Add(l.poll(found.On, now.Sub(started)))
+	m.ended, m.due = now, now.Add(spread(l.poll(found.On, now.Sub(started)), l.o.PollInterval))
 	if m.again || base != m.BasePath {
 		m.again, m.due = false, now.Add(lookGap)
 	}

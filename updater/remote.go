@@ -3,15 +3,8 @@ package updater
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
-)
-
-const (
-	pollUnwatch = time.Second          // between polls where watches do not tell of everything ...
-	pollShare   = 10                   // ... and this many times what the last look took, ...
-	pollEach    = 5 * time.Millisecond // ... and this for each model: a thousand of them are not looked at every second
 )
 
 // remote has the file systems that other machines, another mount or a program behind them can change without the kernel here hearing of it.
@@ -44,15 +37,6 @@ func remoteAt(path string) string {
 		return "" // the look itself says what is wrong
 	}
 	return remote[int64(uint32(st.Type))] //nolint:unconvert // Type is int64 here and int32 elsewhere, and a magic number has 32 bits
-}
-
-// poll is the time to the next look when nothing is heard: on is the file system where that may be so though watches work, empty when it
-// is none; took is what the last look cost.
-func (l *loop) poll(on string, took time.Duration) time.Duration {
-	if on == "" && l.watching == nil && !l.o.PollOnly {
-		return l.o.PollInterval
-	}
-	return min(l.o.PollInterval, max(pollUnwatch, pollShare*took, pollEach*time.Duration(len(l.models))))
 }
 
 // polledText says that the path is polled.

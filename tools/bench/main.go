@@ -98,7 +98,7 @@ var figures = []struct {
 }{
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
 	{"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
-	{"p99-load", (*bench).p99Load},
+	{"p99-load", (*bench).p99Load}, {"arrival", (*bench).arrival}, {"many-models", (*bench).manyModels},
 }
 
 func names() (all []string) {
@@ -170,18 +170,25 @@ func (b *bench) serve(models string, args ...string) (*server, error) {
 	return s, nil
 }
 
-// start starts inferd with the runtime in a directory.
+// start starts inferd with the runtime in a directory; empty: with none.
 func (b *bench) start(runtime, models string, args ...string) (*server, error) {
 	state, err := os.MkdirTemp(b.work, "state-")
 	if err != nil {
 		return nil, err
 	}
 	s := &server{http: freeAddress(), grpc: freeAddress(), control: filepath.Join(state, "control.sock")}
+	library := runtime
+	if library == "" {
+		library = filepath.Join(state, "no-runtime")
+	}
 	binary := strings.Fields(b.inferd)
 	args = append(args, binary[1:]...)
-	s.cmd = exec.Command(binary[0], append([]string{"serve", "--models-dir", models, "--runtime", runtime, "--state-dir", state,
+	s.cmd = exec.Command(binary[0], append([]string{"serve", "--models-dir", models, "--runtime", library, "--state-dir", state,
 		"--listen.control", s.control, "--http", s.http, "--grpc", s.grpc, "--log-level", "warn", "--updater.settle_time", "200ms"}, args...)...)
 	s.cmd.Stderr, s.cmd.Env = os.Stderr, append(os.Environ(), quiet)
+	if runtime == "" {
+		s.cmd.Stderr = nil // every version is refused, in a line of its own
+	}
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
