@@ -53,6 +53,9 @@ e2e: build runtime ## the real clients against a running inferd
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
 
+soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd -only swaps -swaps 200
+
 test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
 	tools/test-gpu.sh
 

@@ -43,5 +43,5 @@ func spread(interval, configured time.Duration) time.Duration {
 	if interval <= configured {
 		return interval
 	}
-	return interval - rand.N(interval/4+1) //nolint:gosec // nobody gains by guessing it
+	return interval - rand.N(interval/4+1)
 }

@@ -68,7 +68,7 @@ func (b *bench) arrival() error {
 				if err != nil {
 					return fmt.Errorf("%s, %s, %d: %w", m.name, way.name, i+1, err)
 				}
-				over = append(over, float64((took - way.settle).Microseconds())/1000)
+				over = append(over, float64((took-way.settle).Microseconds())/1000)
 			}
 			name := fmt.Sprintf("arrival by %s, %s, beyond load and warm-up", way.name, m.name)
 			if way.settle > 0 {

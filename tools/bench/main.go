@@ -40,6 +40,8 @@ type bench struct {
 	n       int
 	each    time.Duration
 	callers int
+
+	swapCount int // how often the swaps figure replaces the model
 }
 
 func main() {
@@ -61,6 +63,7 @@ func run() error {
 	flag.IntVar(&b.n, "pairs", 10, "alternating pairs per figure, at least 10 for a figure that counts")
 	seconds := flag.Float64("seconds", 2, "length of one side of a pair")
 	flag.StringVar(&b.versus, "versus", "", "without -only: measure the small model against this binary, with flags after a space. With -only p99-load: measure it too")
+	flag.IntVar(&b.swapCount, "swaps", 20, "how often the swaps figure replaces the model")
 	only := flag.String("only", "", "figures to measure, with commas: "+strings.Join(names(), ","))
 	child := flag.String("child", "", "internal: what this process is to be")
 	flag.Parse()

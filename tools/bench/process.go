@@ -284,9 +284,10 @@ func (b *bench) isolation() error {
 	})
 }
 
-// swaps replaces the small model twenty times under load and looks at the memory of all processes 5 s after each.
+// swaps replaces the small model again and again under load and looks at what all processes hold 5 s after each.
 func (b *bench) swaps() error {
-	const count, settle = 20, 5 * time.Second
+	const settle = 5 * time.Second
+	count := b.swapCount
 	models := filepath.Join(b.work, "swaps")
 	base := filepath.Join(models, "two_layer")
 	if _, err := modeltest.TwoLayer().Publish(base, 1); err != nil {
@@ -326,6 +327,7 @@ func (b *bench) swaps() error {
 		})
 	}
 	var memory, owned []float64
+	var holds []holdings
 	for i := range count {
 		version := int64(i + 2)
 		if _, err = modeltest.TwoLayer().Publish(base, version); err != nil {
@@ -343,7 +345,8 @@ func (b *bench) swaps() error {
 		time.Sleep(settle)
 		all, own := treePSS(s.cmd.Process.Pid)
 		memory, owned = append(memory, float64(all)/1e6), append(owned, float64(own)/1e6)
-		fmt.Printf("  swap %2d: %.1f MB, %.1f MB of it no file's\n", i+1, memory[i], owned[i])
+		holds = append(holds, held(s.cmd.Process.Pid))
+		fmt.Printf("  swap %2d: %.1f MB, %.1f MB of it no file's; %+v\n", i+1, memory[i], owned[i], holds[i])
 	}
 	stop.Store(true)
 	wg.Wait()
@@ -358,6 +361,7 @@ func (b *bench) swaps() error {
 		first, end := median(m[:third]), median(m[count-third:])
 		verdict(fmt.Sprintf("%s after %d swaps, %d requests, none failed", name, count, asked.Load()), end, first*1.05+8, "MB")
 	}
+	judge(holds)
 	return nil
 }
 
