@@ -12,7 +12,7 @@ import (
 // openLoop asks rate times a second for d, at times as in a Poisson process and the same ones for the same arguments, and returns how long each
 // answer took in milliseconds, counted from the time at which the question was due: one that is late because others were slow counts in full.
 func openLoop(rate float64, d time.Duration, open caller) ([]float64, error) {
-	const most = 256 // connections; more are never open at the loads that are measured
+	const most = 2000 // connections; more are never open at the loads that are measured
 	var (
 		wg   sync.WaitGroup
 		mu   sync.Mutex
@@ -50,7 +50,7 @@ func openLoop(rate float64, d time.Duration, open caller) ([]float64, error) {
 		}
 		if call == nil {
 			if len(ends) == most {
-				return nil, errors.New("the server cannot keep up with half of what it did before")
+				return nil, errors.New("the server cannot keep up with the load")
 			}
 			c, end, err := open(len(ends))
 			if err != nil {

@@ -381,3 +381,23 @@ func waitLatest(s *server, model string, version int64) error {
 	}
 	return fmt.Errorf("version %d did not become available", version)
 }
+
+// waitGone waits until a version is no longer served.
+func waitGone(s *server, model string, version int64) error {
+	want := strconv.FormatInt(version, 10)
+	for range 3000 {
+		status, err := getJSON("http://" + s.http + "/v1/models/" + model)
+		if err != nil {
+			return err
+		}
+		gone := true
+		for _, v := range status.ModelVersionStatus {
+			gone = gone && (v.Version != want || v.State == "END")
+		}
+		if gone {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("%s version %d is still served", model, version)
+}

@@ -88,6 +88,9 @@ func (c *churn) next() error {
 		return err
 	}
 	if c.live > 0 {
+		if err := waitGone(c.s, c.model, c.live); err != nil { // until then its files may be read
+			return err
+		}
 		back := filepath.Join(filepath.Dir(filepath.Dir(c.base)), "spare", c.model+"-"+strconv.FormatInt(c.live, 10))
 		if err := os.Rename(filepath.Join(c.base, strconv.FormatInt(c.live, 10)), back); err != nil {
 			return err
