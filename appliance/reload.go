@@ -26,7 +26,7 @@ var errOperator = errors.New("the operator had the configuration read again mean
 
 // settingsOf is the part of a configuration that the updater goes by.
 func settingsOf(cfg *config.Config) updater.Settings {
-	s := updater.Settings{PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, DrainTimeout: cfg.DrainTimeout}
+	s := updater.Settings{PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, EmptyGrace: cfg.Updater.EmptyGrace, DrainTimeout: cfg.DrainTimeout}
 	for _, c := range cfg.Models {
 		m := updater.Model{Name: c.Name, BasePath: c.BasePath}
 		fill(&m, c)

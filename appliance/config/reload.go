@@ -40,6 +40,7 @@ var reloadable = map[string]Effect{
 	"models":                NextLoad,
 	"updater.poll_interval": Now,
 	"updater.settle_time":   Now,
+	"updater.empty_grace":   Now,
 	"updater.config_poll":   Now,
 	"log.level":             Now,
 	"drain_timeout":         Now,
