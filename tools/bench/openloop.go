@@ -32,6 +32,9 @@ func openLoop(rate float64, d time.Duration, open caller) ([]float64, error) {
 			return nil, err
 		}
 		idle, ends = append(idle, call), append(ends, end)
+		if err := call(); err != nil { // the server closes connections that ask nothing for long
+			return nil, err
+		}
 	}
 	gaps := rand.New(rand.NewPCG(7, uint64(rate*1000)))
 	began := time.Now()
