@@ -31,8 +31,8 @@ func (s *server) noted(what string, number int64) {
 	}
 }
 
-// cut cuts the file back to so many bytes, or with zeros fills the rest with them, and gives it its old time. The function that it
-// returns puts it back.
+// cut cuts the file back to so many bytes, or with zeros fills the rest with them, and gives it its old time, so that only its bytes tell.
+// The function that it returns puts it back.
 func cut(t *testing.T, path string, bytes int, zeros bool) (restore func()) {
 	t.Helper()
 	whole, err := os.ReadFile(path)
@@ -47,19 +47,19 @@ func cut(t *testing.T, path string, bytes int, zeros bool) (restore func()) {
 	if zeros {
 		left = append(left, make([]byte, len(whole)-bytes)...)
 	}
-	write := func(content []byte) {
+	write := func(content []byte, at time.Time) {
 		t.Helper()
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0) // the inode stays
 		if err == nil {
 			_, err = f.Write(content)
-			err = errors.Join(err, f.Close(), os.Chtimes(path, info.ModTime(), info.ModTime()))
+			err = errors.Join(err, f.Close(), os.Chtimes(path, at, at))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(left)
-	return func() { write(whole) }
+	write(left, info.ModTime())
+	return func() { write(whole, time.Now()) }
 }
 
 // powerCut starts an appliance with versions 1 and 2 of m, of which 2 serves and is good.
