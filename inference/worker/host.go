@@ -181,6 +181,25 @@ func (h *Host) spawnLoop(ctx context.Context) {
 			tries, resume = 0, time.Now().Add(zygoteRest)
 		}
 	}
+	spawn := func(r *spawnRequest) spawnReply {
+		for range 2 { // the first zygote may have ended a moment ago
+			if start(); z == nil {
+				break
+			}
+			s, err := h.fork(ctx, z, r)
+			if err == nil {
+				tries = 0
+				return spawnReply{spawned: s}
+			}
+			if r.ctx.Err() != nil || ctx.Err() != nil {
+				return spawnReply{err: errors.Join(r.ctx.Err(), ctx.Err())}
+			}
+			h.log.Warn("zygote cannot fork; another way is tried", "err", err)
+			drop()
+		}
+		s, err := h.startFresh(r)
+		return spawnReply{spawned: s, err: err}
+	}
 	start()
 	for {
 		select {
@@ -196,22 +215,7 @@ func (h *Host) spawnLoop(ctx context.Context) {
 			drop()
 			start()
 		case r := <-h.spawns:
-			if start(); z != nil {
-				s, err := h.fork(ctx, z, r)
-				if err == nil {
-					tries = 0
-					r.reply <- spawnReply{spawned: s}
-					continue
-				}
-				if r.ctx.Err() != nil || ctx.Err() != nil {
-					r.reply <- spawnReply{err: errors.Join(r.ctx.Err(), ctx.Err())}
-					continue
-				}
-				h.log.Warn("zygote cannot fork; starting the worker afresh", "err", err)
-				drop()
-			}
-			s, err := h.startFresh(r)
-			r.reply <- spawnReply{spawned: s, err: err}
+			r.reply <- spawn(r)
 		}
 	}
 }
