@@ -149,7 +149,7 @@ func (a *Appliance) serving(service string) (serving, known bool) {
 	if !ready {
 		return false, known
 	}
-	h, err := a.catalog.Acquire(inference.Spec{Model: service})
+	h, err := a.catalog.Acquire(inference.Spec{Model: service, Steady: true})
 	if err != nil {
 		return false, known
 	}

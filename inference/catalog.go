@@ -19,10 +19,12 @@ type Catalog struct {
 }
 
 type entry struct {
-	live   map[int64]*live // published versions
-	latest *live           // the highest of them, nil when there is none
-	status map[int64]VersionStatus
-	labels map[string]int64
+	live    map[int64]*live // published versions
+	primary *live           // the one for requests that name none, nil when there is none; see resolve
+	canary  *live           // the one for a share of these, nil when there is none
+	route   *route          // nil: the highest
+	status  map[int64]VersionStatus
+	labels  map[string]int64
 }
 
 // live is one published version. The catalog holds the first pin.
@@ -87,6 +89,15 @@ func (c *Catalog) Acquire(spec Spec) (*Handle, error) {
 }
 
 func (c *Catalog) lookup(spec Spec) (*live, error) {
+	found, canary, split, err := c.find(spec)
+	if canary != nil && split.canary(spec.Model, spec.Keys) {
+		return canary, nil
+	}
+	return found, err
+}
+
+// find is lookup but for the choice between found and canary, which is made without the lock where canary is not nil.
+func (c *Catalog) find(spec Spec) (found, canary *live, split *route, err error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	e := c.models[spec.Model]
@@ -97,20 +108,23 @@ func (c *Catalog) lookup(spec Spec) (*live, error) {
 			number, ok = e.labels[spec.Label]
 		}
 		if !ok {
-			return nil, Errorf(InvalidArgument, ReasonModel, "Unrecognized servable version label: %s", spec.Label)
+			return nil, nil, nil, Errorf(InvalidArgument, ReasonModel, "Unrecognized servable version label: %s", spec.Label)
 		}
 		specific = true
 	}
-	if e != nil && !specific && e.latest != nil {
-		return e.latest, nil
+	if e != nil && !specific && e.primary != nil {
+		if e.canary != nil && !spec.Steady {
+			return e.primary, e.canary, e.route, nil
+		}
+		return e.primary, nil, nil, nil
 	}
 	if e != nil && specific && e.live[number] != nil {
-		return e.live[number], nil
+		return e.live[number], nil, nil, nil
 	}
 	if specific {
-		return nil, Errorf(NotFound, ReasonModel, "Servable not found for request: Specific(%s, %d)", spec.Model, number)
+		return nil, nil, nil, Errorf(NotFound, ReasonModel, "Servable not found for request: Specific(%s, %d)", spec.Model, number)
 	}
-	return nil, Errorf(NotFound, ReasonModel, "Servable not found for request: Latest(%s)", spec.Model)
+	return nil, nil, nil, Errorf(NotFound, ReasonModel, "Servable not found for request: Latest(%s)", spec.Model)
 }
 
 // entry returns the model's entry, made when absent. mu is held.
@@ -154,17 +168,8 @@ func (c *Catalog) publish(v *Version, s Servable) {
 	l.pins.Store(1)
 	e := c.entry(v.Model)
 	e.live[v.Number] = l
-	e.setLatest()
+	e.resolve()
 	e.status[v.Number] = VersionStatus{Version: v.Number, State: StateAvailable, Message: v.Unproven, Since: time.Now()}
-}
-
-func (e *entry) setLatest() {
-	e.latest = nil
-	for n, l := range e.live {
-		if e.latest == nil || n > e.latest.version.Number {
-			e.latest = l
-		}
-	}
 }
 
 // Retire stops handing the version out. The channel is closed when the last handle is released; the caller then closes the servable.
@@ -178,7 +183,7 @@ func (c *Catalog) Retire(model string, number int64) (Servable, <-chan struct{})
 	}
 	l := e.live[number]
 	delete(e.live, number)
-	e.setLatest()
+	e.resolve()
 	e.status[number] = VersionStatus{Version: number, State: StateUnloading, Since: time.Now()}
 	c.mu.Unlock()
 	l.unpin()
@@ -257,5 +262,5 @@ func (c *Catalog) Available(model string) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	e := c.models[model]
-	return e != nil && e.latest != nil
+	return e != nil && e.primary != nil
 }

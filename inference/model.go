@@ -111,11 +111,16 @@ type VersionStatus struct {
 	Since   time.Time
 }
 
-// Spec names a version as a client does: by number, by label, or neither (the highest that is available).
+// Spec names a version as a client does: by number, by label, or neither (what the model's [Route] says, else the highest that is
+// available).
 type Spec struct {
 	Model   string
 	Version int64 // meaningful when HasVersion
 	Label   string
 
 	HasVersion bool
+	// Keys has the request key, for a model of which two versions share the requests; nil: there is none.
+	Keys Keyed
+	// Steady asks for the version that most requests go to: the question is about the model and is no prediction.
+	Steady bool
 }

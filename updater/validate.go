@@ -28,7 +28,7 @@ func (l *loop) misfit(m *model, number int64, info *savedmodel.Info) error {
 	if !m.Compatible || len(m.Policy.Specific) > 0 {
 		return nil
 	}
-	h, err := l.c.catalog.Acquire(inference.Spec{Model: m.Name})
+	h, err := l.c.catalog.Acquire(inference.Spec{Model: m.Name, Steady: true})
 	if err != nil {
 		return nil // nothing serves
 	}

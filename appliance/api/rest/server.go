@@ -193,6 +193,7 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 		}
 		return h.history(s, r, to.spec.Model)
 	case actMetadata:
+		to.spec.Steady = true
 		handle, err := h.svc.Acquire(to.spec)
 		if err != nil {
 			return inference.AsError(err)
@@ -226,6 +227,7 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 		return bad
 	}
 	why := explainer{b: s.body, strict: h.opts.StrictJSON, maxBytes: h.maxTensorBytes()}
+	spec.Keys = keys(r.Header)
 	handle, err := h.svc.Acquire(spec)
 	if err != nil {
 		// TensorFlow Serving reads the document before it looks for the model.

@@ -51,6 +51,7 @@ func (s *server) metadata(_ context.Context, req *pb.GetModelMetadataRequest, o 
 		return nil, err
 	}
 	o.Model = want.Model
+	want.Steady = true
 	h, err := s.svc.Acquire(want)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,7 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 		return nil, err
 	}
 	o.Model = spec.Model
+	req.ctx, spec.Keys = ctx, req
 	h, err := s.svc.Acquire(spec)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -34,6 +35,7 @@ type request struct {
 
 	byName map[string]int // index into inputs, once they are many
 	buffer mem.Buffer
+	ctx    context.Context // of the call, for its metadata
 }
 
 // wireSpec is a ModelSpec.

@@ -1,0 +1,14 @@
+// key.go: the request key, out of a call's metadata.
+package rpc
+
+import (
+	"google.golang.org/grpc/metadata"
+)
+
+// RequestKey implements inference.Keyed.
+func (r *request) RequestKey(header string) string {
+	if v := metadata.ValueFromIncomingContext(r.ctx, header); len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
