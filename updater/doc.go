@@ -10,7 +10,8 @@
 //
 // Invariants:
 //  1. Nothing is retired before what replaces it is published, except where the base path holds no version at all any more, the
-//     model is no longer configured, or the appliance stops.
+//     model is no longer configured, the appliance stops, or the model's [Transition] unloads first; then it is loaded again where the
+//     new version fails.
 //  2. A folder is loaded only when its files were the same for the settle time (or came by one rename) and the SavedModel is whole,
 //     and published only when they are still the same after the load.
 //  3. No model waits for another: each has a look of its own in flight, at most one, and at most one load; whoever takes longer than
@@ -23,10 +24,14 @@
 //     inferd change, or an operator asks; what served when inferd ended serves again, its bytes compared, before anything new is loaded.
 //  9. With a [Journal]: nothing is retired for a version whose files are not yet on disk and summed up. A journal that takes nothing stops
 //     nothing: it is said, and written later.
+//  10. With a [Probation]: a version that takes over from another is on trial, and the other is kept loaded (or, where it had to be unloaded,
+//     is not forgotten) until the verdict; a model has one trial at a time, and newer versions wait for it. A trial goes on after a restart,
+//     with the old version loaded first. On a breach the requests go back before anything is unloaded, and the new version stays refused;
+//     where there is nothing to go back to, nothing is taken away and it is said.
 //
-// look, settle and plan are functions of values; files are touched in scan.go, seal.go and (what is run) warmup.go and golden.go
+// look, settle, plan and judge are functions of values; files are touched in scan.go, seal.go and (what is run) warmup.go and golden.go
 // only, time passes in the loop only.
 //
-// [Controller] may be called from any goroutine. The package is not for deciding whether there is memory for a load: the integrator's
-// Load does that and returns RESOURCE_EXHAUSTED, which is retried.
+// [Controller] may be called from any goroutine. How much memory is free the integrator knows:
+// [Options].Room, and Load, whose RESOURCE_EXHAUSTED is retried.
 package updater

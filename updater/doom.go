@@ -29,6 +29,7 @@ func (l *loop) condemn(m *model, v *version, code inference.Code, reason, advice
 		m.rec.addBad(bad{Number: v.number, Print: print, Code: code, Reason: m.doomText(v), Under: l.under(m), At: time.Now()})
 	}
 	l.note(m, "condemned", v.number, reason)
+	l.applyRoute(m) // the requests need not wait for the other one's sake
 	l.log.Error("live version is found bad: it gives way as soon as another one serves", "model", m.Name, "version", v.number, "err", reason, "code", code.String())
 	l.tend(m, time.Now())
 }

@@ -106,6 +106,13 @@ func (l *loop) rollback(m *model, by string) (string, error) {
 		return "", unwilling("model %s is going back to version %d already", m.Name, m.rec.Back.To)
 	}
 	from := m.serving(live[0])
+	if t := m.rec.Trial; t != nil && t.Number == from.number && m.serving(t.Against) != nil {
+		// The one that it is compared with is loaded: that is where to go, good in the journal or not.
+		m.rec.Back, m.rec.Haven = &back{From: from.number, To: t.Against, Print: from.loaded, By: by}, &t.Against
+		l.noteBy(m, "rolled back", from.number, fmt.Sprintf("to version %d, in the middle of its probation", t.Against), by)
+		return fmt.Sprintf("model %s goes back from version %d, which was on probation, to version %d at once; version %d stays away until its files change, a higher number goes live, or `inferd models retry %s %d`",
+			m.Name, from.number, t.Against, from.number, m.Name, from.number), nil
+	}
 	var lost string
 	for _, g := range m.rec.Good {
 		if g.Number >= from.number {

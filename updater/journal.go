@@ -50,6 +50,9 @@ type chronicle struct {
 	Back   *back   `json:"back,omitempty"`
 
 	Labels map[string]label `json:"labels,omitempty"` // that operators have moved
+	// Trial is the probation under way, Haven the version that was gone back to at the end of the last one.
+	Trial *probation `json:"trial,omitempty"`
+	Haven *int64     `json:"haven,omitempty"`
 }
 
 // good is a version that went live with its files on disk.
@@ -85,7 +88,8 @@ type trying struct {
 }
 
 func (r *chronicle) empty() bool {
-	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil && len(r.Labels) == 0
+	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil &&
+		len(r.Labels) == 0 && r.Trial == nil && r.Haven == nil
 }
 
 func (r *chronicle) good(number int64) *good {

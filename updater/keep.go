@@ -213,10 +213,10 @@ func (l *loop) offer(m *model) {
 	}
 }
 
-// called reports whether a kept copy of the number is as good as a folder: it served when inferd ended, an operator went back to it or
-// pinned it, or its folder is there and cannot be used. Else it only stands in where nothing else serves.
+// called reports whether a kept copy of the number is as good as a folder: it served when inferd ended, an operator or a trial may go back to
+// it, it is pinned, or its folder is there and cannot be used. Else it only stands in where nothing else serves.
 func (m *model) called(number int64) bool {
-	if m.first[number] || m.intended(number) {
+	if m.first[number] || m.intended(number) || m.falls(number) {
 		return true
 	}
 	for _, v := range m.versions {

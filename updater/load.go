@@ -139,6 +139,9 @@ func (l *loop) startLoad(m *model, v *version) {
 	if l.o.Journal != nil {
 		cand.Again = func(ctx context.Context) (string, error) { return l.again(ctx, m, v, files) }
 	}
+	need, ask := l.roomFor(m, v)
+	ask = ask && m.cleared != v
+	v.cramped = false
 	ctx, cancel := context.WithCancel(l.ctx)
 	m.loading = v
 	begun := false
@@ -153,14 +156,19 @@ func (l *loop) startLoad(m *model, v *version) {
 		go func() {
 			<-written // a load that ends inferd is known of at the next start
 			l.c.hook("trying")
-			out := l.c.load(ctx, cand, digest, func() {
-				l.post(func() {
-					if m.loading == v {
-						l.set(m, v, StateWarming, "")
-						l.publish(m)
-					}
+			var out outcome
+			if free, why, ok := l.c.free(ask); ok && need > free {
+				out.err = &noRoom{need, free, why}
+			} else {
+				out = l.c.load(ctx, cand, digest, func() {
+					l.post(func() {
+						if m.loading == v {
+							l.set(m, v, StateWarming, "")
+							l.publish(m)
+						}
+					})
 				})
-			})
+			}
 			cancelled := ctx.Err() != nil
 			cancel()
 			l.post(func() {
@@ -244,6 +252,7 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		out.compareAgain(l, m, v, cand.Info)
 	}
 	m.rec.Trying = nil
+	var short *noRoom
 	l.c.hook("loaded")
 	switch {
 	case cancelled || l.stopping || m.gone || !v.present:
@@ -263,7 +272,9 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		l.reset(m, v, out.err.Error())
 		v.sight = sight{Print: Print{Digest: "torn"}, Since: now} // whatever the next look finds is new
 		m.hint(l, now)
-	case out.transient && v.attempts <= l.o.Retries:
+	case errors.As(out.err, &short):
+		l.cramped(m, v, short, now)
+	case out.transient && v.attempts <= l.o.Retries && m.cleared != v:
 		wait := l.o.RetryFirst << min(v.attempts-1, 20)
 		v.retryAt = now.Add(wait)
 		reason := fmt.Sprintf("load %d of at most %d failed: %s; tried again in %v", v.attempts, l.o.Retries+1, message(out.err), wait)
@@ -312,6 +323,13 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	}
 	v.sealed, v.torn, v.unsealed, v.sealAt = l.o.Journal == nil || v.tree != nil, false, false, time.Time{}
 	old := m.serving(v.number)
+	v.servable, v.past, v.aside, v.alarm, v.crampedPrint = servable, past{}, nil, "", ""
+	l.beginTrial(m, v, servable, old)
+	m.cleared, m.stepped = nil, nil
+	if h := m.rec.Haven; h != nil && *h != v.number {
+		m.rec.Haven = nil // from now on it is v, or what v's trial keeps
+	}
+	l.applyRoute(m)
 	if old == nil {
 		l.c.catalog.Publish(public, servable)
 	} else {

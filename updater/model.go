@@ -48,11 +48,16 @@ type model struct {
 	loading  *version
 	cancel   func() // ends the load, begun or queued
 
-	keeper   keeper
-	tidying  bool
-	tidyAt   time.Time // of the next try to remove old versions
-	disk     disk
-	crowd    string // old versions fill the disk
+	keeper  keeper
+	tidying bool
+	tidyAt  time.Time // of the next try to remove old versions
+	disk    disk
+	crowd   string           // old versions fill the disk
+	trial   *trial           // of a live version; nil: none
+	routed  *inference.Route // in the catalog
+	cleared *version         // is loaded next: others have been unloaded for it
+	stepped *version         // the highest of these
+
 	rec      *chronicle
 	stranger bool           // nothing was remembered of it
 	first    map[int64]bool // what served when inferd ended and does not serve again yet
@@ -88,8 +93,15 @@ type version struct {
 	sealAt                          time.Time // of the next try
 	sealSaid                        string    // what its reason has about that
 	proof                           Proof
-	spoilt                          bool  // it was condemned for what has become of its files: what the next look finds is that, and no news
-	doom                            *doom // why it must not serve although it did; nil while there is nothing against it
+	spoilt                          bool               // it was condemned for what has become of its files: what the next look finds is that, and no news
+	servable                        inference.Servable // of a live version
+	past                            past
+	memory                          int64  // bytes of its worker, as last measured; 0: not known
+	aside                           *aside // what it had done when it was retired
+	alarm                           string // what its probation found against it, where there was nothing to go back to
+	cramped                         bool   // it waits for memory, until retryAt at the latest
+	crampedPrint                    string // of the files with which it was said so
+	doom                            *doom  // why it must not serve although it did; nil while there is nothing against it
 }
 
 // ordered is every version, highest number first, the live one first where two folders have one number.
@@ -143,7 +155,7 @@ func (m *model) servingText() string {
 func (v *version) phase(m *model, o *Options, now time.Time) phase {
 	switch v.state {
 	case StateLive:
-		if !v.sealed {
+		if !v.sealed || m.onTrial(v) {
 			return phaseProving
 		}
 		return phaseLive
@@ -186,11 +198,12 @@ func (l *loop) tend(m *model, now time.Time) {
 	if !m.pending && !m.due.After(now) {
 		l.startLook(m)
 	}
+	l.tendTrial(m, now)
 	if m.looked {
 		l.step(m, now)
 	}
 	l.publish(m)
-	l.wakeAt(&m.wake, l.nextOf(m, now))
+	l.wakeAt(&m.wake, m.trialWake(l.nextOf(m, now)))
 }
 
 func (l *loop) tendGone(m *model, now time.Time) {
@@ -242,14 +255,8 @@ func (l *loop) nextOf(m *model, now time.Time) time.Time {
 func (l *loop) step(m *model, now time.Time) {
 	l.offer(m)
 	l.resolveFirst(m)
-	var all []standing
+	all := l.standings(m, now)
 	for _, v := range m.ordered() {
-		_, barred := m.barred(v)
-		s := standing{Number: v.number, Dir: v.dir, Present: v.present, Barred: barred, Kept: v.kept, Phase: v.phase(m, &l.o, now)}
-		if v.kept && !m.called(v.number) {
-			s.Spare, s.Present = true, len(m.rec.Live) > 0
-		}
-		all = append(all, s)
 		if v.state == StateLive && v.present && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
 			l.startSeal(m, v)
 		}
@@ -281,7 +288,7 @@ func (l *loop) step(m *model, now time.Time) {
 	if len(a.Check) > 0 && m.checking == nil && reachable(a.Check[0]) {
 		l.startCheck(m, m.versions[a.Check[0]])
 	}
-	if len(a.Load) > 0 && m.loading == nil && reachable(a.Load[0]) {
+	if len(a.Load) > 0 && m.loading == nil && reachable(a.Load[0]) && !l.clearFirst(m, m.versions[a.Load[0]], now) {
 		l.startLoad(m, m.versions[a.Load[0]])
 	}
 	for _, dir := range a.Retire {
@@ -307,6 +314,19 @@ func (l *loop) step(m *model, now time.Time) {
 		m.verdict, m.dirty = true, true
 		l.applyLabels(m)
 	}
+}
+
+// standings are the model's versions as the plan sees them.
+func (l *loop) standings(m *model, now time.Time) (all []standing) {
+	for _, v := range m.ordered() {
+		_, barred := m.barred(v)
+		s := standing{Number: v.number, Dir: v.dir, Present: v.present, Barred: barred, Kept: v.kept, Stays: m.stays(v), Phase: v.phase(m, &l.o, now)}
+		if v.kept && !m.called(v.number) {
+			s.Spare, s.Present = true, len(m.rec.Live) > 0
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 // decided reports whether every version that the policy may want has been served, refused or found incomplete.
@@ -406,6 +426,9 @@ func (l *loop) retire(m *model, v *version, why string) {
 	if servable == nil {
 		return // cannot be: a live version is published
 	}
+	if m.onTrial(v) && !l.stopping {
+		l.calledOff(m, why)
+	}
 	l.log.Info("version retired", "model", m.Name, "version", v.number, "reason", why)
 	l.set(m, v, StateDraining, why)
 	l.noteLive(m, "retired", v.number, why)
@@ -416,14 +439,18 @@ func (l *loop) retire(m *model, v *version, why string) {
 
 func (l *loop) drain(m *model, v *version, servable inference.Servable, drained <-chan struct{}) {
 	l.jobs++
+	was := v.past
 	go func() {
 		select {
 		case <-drained:
 		case <-l.force:
 		}
+		last := asideOf(was, servable)
 		err := servable.Close()
 		l.post(func() {
 			l.jobs--
+			v.aside, v.past, v.memory, v.servable, v.alarm = last, past{}, 0, nil, ""
+			l.roomFreed(time.Now())
 			if err != nil {
 				l.log.Warn("worker did not end cleanly", "model", m.Name, "version", v.number, "err", err)
 			}

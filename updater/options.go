@@ -55,6 +55,10 @@ type Model struct {
 	KeepLastGood bool
 	AllowNaN     bool // NaN and infinity in the answer to a recorded request are a warning only
 
+	Rollout    Rollout
+	Probation  Probation // of a new version that takes over from another; the zero value: none
+	Transition Transition
+
 	DefaultDeadline time.Duration // becomes inference.Version.DefaultDeadline
 	StrictShapes    bool          // becomes inference.Version.StrictShapes
 	// Settings is the integrator's own (batching, threads, isolation); the updater hands it to Load and Serve and never looks inside.
@@ -64,6 +68,7 @@ type Model struct {
 func (m Model) clone() Model {
 	m.Labels = maps.Clone(m.Labels)
 	m.Policy.Specific = slices.Clone(m.Policy.Specific)
+	m.Rollout = m.Rollout.clone()
 	return m
 }
 
@@ -118,7 +123,10 @@ type Options struct {
 	// Proven, when not nil, is told of a runner whose runs have succeeded, before Serve: what was held back for the load is let go. It may
 	// block; its error ends the load.
 	Proven func(ctx context.Context, r inference.Runner) error
-	// Serve wraps a proven runner; closing the servable closes the runner. It must not block.
+	// Room says how much memory may still be taken, and why it is so much; ok is false when nobody knows. It runs on a loader. nil: loads
+	// are never held against it.
+	Room func() (free int64, why string, ok bool)
+	// Serve wraps a proven runner; closing the servable closes the runner. It must not block. One that is [Measured] can be on probation.
 	Serve func(v *inference.Version, r inference.Runner, c Candidate, p Proof) inference.Servable
 	// Decode reads recorded requests and golden cases. See Prove.
 	Decode Decode

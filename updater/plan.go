@@ -28,13 +28,14 @@ type standing struct {
 	Barred  bool // not wanted for now, whatever the policy says
 	Kept    bool // a kept copy, behind the folder of its number
 	Spare   bool // and one that nobody asks for: only where nothing else can serve
+	Stays   bool // wanted beside what the policy wants, and not counted there
 	Phase   phase
 }
 
 // actions are folders to act on.
 type actions struct {
 	Check  []string
-	Load   []string // highest number first
+	Load   []string // highest number first, and last what is to be kept beside the policy
 	Retire []string
 	Wanted []string // in order of number, highest first: what shall serve, as far as it can
 }
@@ -94,6 +95,31 @@ func plan(p Policy, all []standing, empty, gone bool) actions {
 				if s.Spare {
 					want(s)
 				}
+			}
+		}
+	}
+	stay := func(s standing) {
+		if !s.Stays || s.Barred || numbers[s.Number] || empty || gone {
+			return
+		}
+		switch {
+		case s.Phase == phaseLive:
+			live++
+		case s.Phase == phaseProving:
+		case !s.Present || s.Phase == phaseUnsettled || s.Phase == phaseRefused:
+			return
+		case s.Phase == phaseSettled:
+			a.Check = append(a.Check, s.Dir)
+		case s.Phase == phaseReady:
+			a.Load = append(a.Load, s.Dir)
+		}
+		numbers[s.Number], wanted[s.Dir] = true, true
+		a.Wanted = append(a.Wanted, s.Dir)
+	}
+	for _, serving := range []bool{true, false} { // from wherever it serves
+		for _, s := range slices.SortedFunc(slices.Values(all), rank) {
+			if serving == (s.Phase == phaseLive || s.Phase == phaseProving) {
+				stay(s)
 			}
 		}
 	}

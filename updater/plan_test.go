@@ -11,16 +11,17 @@ import (
 func parseStanding(t *testing.T, text string) []standing {
 	t.Helper()
 	phases := map[string]phase{"unsettled": phaseUnsettled, "settled": phaseSettled, "ready": phaseReady, "busy": phaseBusy,
-		"live": phaseLive, "leaving": phaseLeaving, "refused": phaseRefused}
+		"proving": phaseProving, "live": phaseLive, "leaving": phaseLeaving, "refused": phaseRefused}
 	var all []standing
 	for _, f := range strings.Fields(text) {
 		dir, word, _ := strings.Cut(f, ":")
+		word, stays := strings.CutSuffix(word, "-stays")
 		word, gone := strings.CutSuffix(word, "-gone")
 		n, ok := parseVersion(strings.TrimRight(dir, "b"))
 		if !ok || phases[word] == 0 {
 			t.Fatalf("bad standing %q", f)
 		}
-		all = append(all, standing{Number: n, Dir: dir, Present: !gone, Phase: phases[word]})
+		all = append(all, standing{Number: n, Dir: dir, Present: !gone, Stays: stays, Phase: phases[word]})
 	}
 	return all
 }
@@ -65,6 +66,13 @@ func TestPlan(t *testing.T) {
 		{name: "negative numbers are numbers", versions: "-1:ready -2:ready", load: "-1", wanted: "-1"},
 		{name: "the same number under another base path", versions: "1b:ready 1:live-gone", load: "1b", wanted: "1b"},
 		{name: "the same number under another base path is live", versions: "1b:live 1:live-gone", retire: "1", wanted: "1b"},
+		{name: "on trial: both stay", versions: "1:live-stays 2:proving", wanted: "2 1"},
+		{name: "on trial: the one that stays is loaded again, after the rest", versions: "1:ready-stays 2:ready", load: "2 1", wanted: "2 1"},
+		{name: "one that stays does so without its folder, and is enough to retire others", versions: "1:live-gone-stays 2:proving-gone", retire: "2", wanted: "1"},
+		{name: "one that stays beside what was listed", policy: Policy{Specific: []int64{2}}, versions: "1:live-stays 2:refused", wanted: "1"},
+		{name: "one that stays but is gone and not loaded", versions: "1:settled-gone-stays 2:live", wanted: "2"},
+		{name: "one that stays but was refused", versions: "1:refused-stays 2:live", wanted: "2"},
+		{name: "of a removed model nothing stays", gone: true, versions: "1:live-stays", retire: "1"},
 		{name: "the default is latest 1", policy: latest, versions: "5:live 6:live", retire: "5", wanted: "6"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -116,6 +116,9 @@ func (l *loop) beginTrying(m *model, v *version) <-chan struct{} {
 		count += t.Count
 	}
 	m.rec.Trying = &trying{Number: v.number, Print: v.sight.Print.Digest, Count: count, At: time.Now()}
+	if v.crampedPrint == v.sight.Print.Digest {
+		return l.scribe.write(m.Name, m.rec) // it waits for memory, and each look at that is no line of history
+	}
 	return l.note(m, "trying", v.number, "")
 }
 
@@ -175,7 +178,11 @@ func (l *loop) resolveFirst(m *model) {
 	numbers := sortedNumbers(m.first)
 	policy := m.policy()
 	if p := policy; !p.All && len(p.Specific) == 0 {
-		for len(numbers) > p.latest() {
+		limit := p.latest()
+		if m.rec.Trial != nil && m.rec.Trial.Beside {
+			limit++ // both served
+		}
+		for len(numbers) > limit {
 			delete(m.first, numbers[0])
 			numbers = numbers[1:]
 		}
@@ -184,7 +191,7 @@ func (l *loop) resolveFirst(m *model) {
 		waits := false
 		for _, v := range m.versions {
 			_, held := m.heldBack(v) // inferd ended in the middle of a rollback
-			if v.number == n && v.present && !held && v.state != StateLive && v.state != StateQuarantined && eligible(policy, n) {
+			if v.number == n && v.present && !held && v.state != StateLive && v.state != StateQuarantined && (eligible(policy, n) || m.stays(v)) {
 				waits = true
 			}
 		}
@@ -202,7 +209,10 @@ func (m *model) barred(v *version) (string, bool) {
 	if why, held := m.heldBack(v); held {
 		return why, true
 	}
-	if len(m.first) > 0 && !m.first[v.number] && v.state != StateLive {
+	if why, held := m.trialBars(v); held {
+		return why, true
+	}
+	if len(m.first) > 0 && !m.first[v.number] && !m.stays(v) && v.state != StateLive {
 		return "waits until what served before the restart serves again", true
 	}
 	return "", false

@@ -92,11 +92,13 @@ type ModelStatus struct {
 	Looked     bool // its base path has been looked at
 	// Verdict says that every version of the first look has been served, refused, or found incomplete; it is never taken back.
 	Verdict bool
-	Crowded string  // old versions fill the disk, empty when they do not
-	Problem string  // what is wrong with the base path, empty when nothing is
-	Polled  string  // that the base path is polled, empty where changes are heard of
-	Live    []int64 // highest first
-	Intent  string  // what an operator wants beside the policy: a pin, a rollback; empty when nothing
+	Crowded string       // old versions fill the disk, empty when they do not
+	Problem string       // what is wrong with the base path, empty when nothing is
+	Polled  string       // that the base path is polled, empty where changes are heard of
+	Live    []int64      // highest first
+	Intent  string       // what an operator wants beside the policy: a pin, a rollback; empty when nothing
+	Trial   *TrialStatus // of a version on probation; nil when none is
+	Alarm   string       // what a probation found against the version that serves, where there was none to go back to
 	// Deciding says that a version which the policy wants is on its way, or that nobody has looked yet where the configuration points.
 	Deciding bool
 	Labels   map[string]int64  // as configured and as operators have moved them
@@ -161,7 +163,11 @@ func (m *model) status() ModelStatus {
 		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Polled: m.polled, Crowded: m.crowd, Live: m.live(), Intent: m.intent(),
 		Deciding: m.unseen || m.deciding, Labels: m.labels(), LabelsBy: m.labelsBy(), Held: slices.Clone(m.held),
 	}
+	s.Trial = m.trialStatus()
 	for _, v := range m.ordered() {
+		if v.alarm != "" && v.state == StateLive {
+			s.Alarm = v.alarm
+		}
 		if v.kept && (v.state == StateSeen || v.state == StateRetired) {
 			continue // it stands ready, and that is all
 		}

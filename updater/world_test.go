@@ -2,6 +2,7 @@
 package updater
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ type world struct {
 	tweak  func(c *Controller)                   // before Run
 	open   int                                   // runners that have not been closed
 	faults []string
+
+	measures map[int64]Measures // what trials are told of each version
+	watched  map[int64]bool
 }
 
 // lines is a log that can be read.
@@ -173,6 +177,7 @@ func (w *world) load(ctx context.Context, cand Candidate) (inference.Runner, err
 	if err != nil {
 		return nil, err
 	}
+	script = bytes.TrimRight(script, " ") // which makes files of one size
 	if string(script) == "slow" {
 		select {
 		case <-gate:
