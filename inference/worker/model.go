@@ -201,6 +201,9 @@ func (m *Model) name(err error) error {
 	return e
 }
 
+// Shared reports whether the process may hold other models too.
+func (m *Model) Shared() bool { return m.opts.Group != "" }
+
 // Close unloads the version and ends its process, unless others of its Group live there. No Run may be in progress; a Result that is not
 // released yet stays readable. Calling it again does nothing.
 func (m *Model) Close() error {

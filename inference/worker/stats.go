@@ -53,6 +53,26 @@ func procField(text []byte, name string) int64 {
 	return 0
 }
 
+// Vitals are the deaths of the worker, why it died last, and the bytes that it uses now (0 while there is none). Unlike Stats it does not
+// walk page tables.
+func (m *Model) Vitals() (deaths int, last string, bytes int64) {
+	if m.closed.Load() {
+		return 0, "", 0
+	}
+	m.unit.mu.Lock()
+	deaths = m.unit.deaths
+	if m.unit.death != nil {
+		last = m.unit.death.Reason
+	}
+	m.unit.mu.Unlock()
+	if _, p := m.unit.stats(); p != nil {
+		if mem, err := readMemory(p.pid); err == nil { // else it has just ended
+			bytes = mem.Resident
+		}
+	}
+	return deaths, last, bytes
+}
+
 // State is how the worker is at the moment. Unlike Stats it costs nothing.
 func (m *Model) State() State {
 	if m.closed.Load() {

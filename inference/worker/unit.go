@@ -34,6 +34,7 @@ type unit struct {
 	state    State
 	reason   string
 	restarts int
+	deaths   int
 	started  time.Time
 	death    *Death
 }
@@ -284,6 +285,7 @@ func (u *unit) enter(s State, reason string, d *Death) {
 		u.current, u.state, u.reason = nil, s, reason
 		if d != nil {
 			u.death = d
+			u.deaths++
 		}
 	})
 	switch {
