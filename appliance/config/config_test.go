@@ -52,6 +52,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	want := Default()
 	want.Defaults.Batching.AllowedBatchSizes = []int64{} // written out as []
 	want.Defaults.AllowOps, want.Defaults.SignatureKeys = []string{}, []string{}
+	want.Defaults.Rollout.Steps = []float64{}
 	if got := mustParse(t, commented.ReplaceAll(sample, []byte("$1"))); !reflect.DeepEqual(got, want) {
 		t.Errorf("a key in the sample is not at its default:\n%s", got.YAML())
 	}

@@ -1,7 +1,11 @@
 // defaults.go: the value of every key that is left out.
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/inferd/inferd/inference"
+)
 
 // Default is a new Config with every default filled in. It is valid.
 func Default() *Config {
@@ -30,6 +34,9 @@ func defaultOptions() ModelOptions {
 		Compatibility:   Compatible,
 		KeepLastGood:    true,
 		NaN:             Refuse,
+		Rollout:         Rollout{Strategy: Immediate, Share: 0.1, KeyHeader: inference.DefaultKeyHeader},
+		Probation:       Probation{Time: time.Minute, Requests: 1000, Errors: 0.01, NaN: 0.01, Latency: 1.5, Memory: 64 << 20, Deaths: 1},
+		Transition:      TransitionAuto,
 		Batching:        Batching{Enabled: true, LargeBatchSplitting: Auto},
 	}
 }

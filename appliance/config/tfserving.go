@@ -92,7 +92,8 @@ func (s *serving) config() (*Config, error) {
 		}
 	}
 	c := Default()
-	c.Defaults.Compatibility, c.Defaults.NaN = AnyVersion, Warn // whoever comes from TensorFlow Serving has versions that it would have served
+	c.Defaults.Probation.Time, c.Defaults.Transition = 0, TransitionBeside // as it does
+	c.Defaults.Compatibility, c.Defaults.NaN = AnyVersion, Warn            // whoever comes from TensorFlow Serving has versions that it would have served
 	c.ModelsDir = ""
 	c.source = &source{lines: make(map[string]int), flags: make(map[string]string)}
 	s.listen(c)

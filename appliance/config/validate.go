@@ -205,6 +205,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 			c.addf(fmt.Sprintf("%s.allow_ops[%d]", at, i), "%q is no operation's name, or is given twice", shorten(op))
 		}
 	}
+	c.rollout(at, o)
 	c.batching(at+".batching", &o.Batching)
 }
 
