@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -98,7 +99,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.current.Store(cfg)
 	a.service = api.New(a.catalog, api.Options{Observe: a.metrics.request, Log: opts.Log})
 
-	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers(), changed: a.news.tell,
+	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers(), changed: a.news.tell, root: os.DirFS("/"),
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}
 	found, err := tfrt.Find(cfg.Runtime.Library)
 	if err != nil {
@@ -123,7 +124,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, EmptyGrace: cfg.Updater.EmptyGrace, PollOnly: !cfg.Updater.Watch,
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
-		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(),
+		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(), Room: a.load.room,
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, Waited: waited, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
 		Step:  opts.step,
 		Log:   opts.Log,
@@ -141,7 +142,9 @@ func fill(m *updater.Model, c config.Model) {
 	m.DefaultDeadline, m.StrictShapes = c.DefaultDeadline, c.StrictShapes
 	m.KeepLastGood, m.Retain = c.KeepLastGood, c.Retain
 	m.Compatible, m.AllowNaN = c.Compatibility == config.Compatible, c.NaN == config.Warn
+	rollout(m, c)
 	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false // they are no reason to try a refused version again
+	c.Rollout, c.Transition = config.Rollout{}, ""
 	m.Settings = c
 }
 

@@ -4,6 +4,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -103,6 +104,7 @@ type loader struct {
 	log     *slog.Logger
 	live    *workers
 	gpus    *gpus
+	root    fs.FS  // the file system from /, for what the kernel says about memory
 	changed func() // a worker's state is another
 	alone   bool   // nothing serves beside, so every load has normal priority
 }
@@ -189,11 +191,17 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 	for _, s := range p.Signatures {
 		proven = max(proven, s.Largest)
 	}
+	meter, observe := updater.NewMeter(v.Signatures), l.metrics.batches(v.Model, v.Number)
 	b := batch.New(r, batch.Options{
 		Model: v.Model, Version: v.Number, Policy: policy(settings(c).Batching), MaxRows: proven, Singly: p.Singly(),
-		Observe: l.metrics.batches(v.Model, v.Number), Log: l.log,
+		Observe: func(o batch.Observation) {
+			observe(o)
+			if o.Err == nil {
+				meter.Run(o.Signature, o.Rows+o.PaddedRows, o.Run)
+			}
+		}, Log: l.log,
 	})
-	s := &servable{Batcher: b, runner: r, model: v.Model, version: v.Number, from: l}
+	s := &servable{Batcher: b, meter: meter, runner: r, model: v.Model, version: v.Number, from: l}
 	l.live.add(s)
 	return s
 }
@@ -201,6 +209,7 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 // servable is a live version: its batcher, and the runner behind it for the status.
 type servable struct {
 	*batch.Batcher
+	meter   *updater.Meter
 	runner  inference.Runner
 	model   string
 	version int64

@@ -68,3 +68,43 @@ func TestMemoryLimit(t *testing.T) {
 		}
 	}
 }
+
+func TestFreeMemory(t *testing.T) {
+	const meminfo = "MemTotal:        8388608 kB\nMemAvailable:    4194304 kB\n" // 4 GiB left
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  int64
+		why   string
+	}{
+		{"no cgroup", map[string]string{"proc/meminfo": meminfo}, 4 << 30, "what the machine has left"},
+		{"a unit's limit, file pages count as free", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/system.slice/inferd.service\n", "sys/fs/cgroup/system.slice/memory.max": "max\n",
+			"sys/fs/cgroup/system.slice/inferd.service/memory.max": "2147483648\n", "sys/fs/cgroup/system.slice/inferd.service/memory.current": "1610612736\n",
+			"sys/fs/cgroup/system.slice/inferd.service/memory.stat": "anon 1073741824\ninactive_file 268435456\nactive_file 268435456\n",
+		}, 768 << 20, "what is left below memory.max of cgroup /system.slice/inferd.service"},
+		{"the slice is fuller", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "2000\n", "sys/fs/cgroup/a/memory.current": "1900\n",
+			"sys/fs/cgroup/a/b/memory.max": "1000\n", "sys/fs/cgroup/a/b/memory.current": "10\n",
+		}, 100, "cgroup /a"},
+		{"over the limit", map[string]string{
+			"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "2000\n", "sys/fs/cgroup/a/memory.current": "2100\n",
+		}, 0, "cgroup /a"},
+		{"the machine is tighter", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "99999999999\n", "sys/fs/cgroup/a/memory.current": "0\n",
+		}, 4 << 30, "what the machine has left"},
+		{"version 1", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "7:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "1073741824\n",
+			"sys/fs/cgroup/memory/x/memory.usage_in_bytes": "536870912\n", "sys/fs/cgroup/memory/x/memory.stat": "inactive_file 1\ntotal_inactive_file 1048576\n",
+		}, 513 << 20, "memory.limit_in_bytes of cgroup /x"},
+		{"nothing can be read", nil, 0, ""},
+	} {
+		root := fstest.MapFS{}
+		for path, text := range c.files {
+			root[path] = &fstest.MapFile{Data: []byte(text)}
+		}
+		if got, why := freeMemory(root); got != c.want || !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
+			t.Errorf("%s: %d (%s), want %d (%s)", c.name, got, why, c.want, c.why)
+		}
+	}
+}

@@ -29,7 +29,7 @@ func (a *Appliance) watchHealth(ctx context.Context) error {
 		s, changed := a.updater.Watch()
 		a.health.SetModels(s.Scanned, healthModels(s))
 		a.health.Replace([]string{health.CodeJournal}, a.journal.conditions(s.Journal))
-		a.health.Replace([]string{health.CodeBasePath, health.CodeRefused, health.CodeWatch, health.CodeLabels, health.CodeDisk}, conditions(s))
+		a.health.Replace([]string{health.CodeBasePath, health.CodeRefused, health.CodeWatch, health.CodeLabels, health.CodeDisk, health.CodeTrial, health.CodeMemory}, conditions(s))
 		a.news.tell() // only now, so that whoever is woken does not read the state before
 		select {
 		case <-changed:
@@ -88,6 +88,7 @@ func conditions(s updater.Status) (out []health.Condition) {
 			out = append(out, health.Condition{Code: health.CodeLabels, Model: m.Name, Severity: health.Warning,
 				Message: fmt.Sprintf("model %s: labels %v name versions that are not available", m.Name, m.Held)})
 		}
+		out = append(out, trialConditions(m)...)
 		for _, v := range m.Versions {
 			if v.State == updater.StateQuarantined {
 				out = append(out, health.Condition{Code: health.CodeRefused, Model: m.Name, Severity: health.Warning, Since: v.Since,
@@ -178,7 +179,7 @@ func (a *Appliance) Status() control.Status {
 	}
 	live := a.load.live.all()
 	for _, m := range scanned.Models {
-		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Intent: m.Intent, Problem: m.Problem, Versions: []control.Version{}}
+		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Intent: m.Intent, Problem: m.Problem, Trial: trialOf(m), Versions: []control.Version{}}
 		for _, label := range slices.Sorted(maps.Keys(m.Labels)) {
 			out.Labels = append(out.Labels, control.Label{Name: label, Version: m.Labels[label], By: m.LabelsBy[label], Held: slices.Contains(m.Held, label)})
 		}

@@ -200,7 +200,7 @@ func gains(e evidence, p Probation) string {
 		return "" // not measured often enough
 	}
 	text := fmt.Sprintf("its worker gained %s over %d requests and goes on gaining", megabytes(gained), requests)
-	if e.OldGain > 0 {
+	if e.OldGain*float64(requests) >= 1e6 {
 		text += fmt.Sprintf(", version %d gained %s over as many", e.Against, megabytes(int64(e.OldGain*float64(requests))))
 	}
 	return text

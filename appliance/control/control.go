@@ -55,6 +55,7 @@ type Model struct {
 	Intent   string    `json:"intent,omitempty"`  // of an operator: a pin, a rollback
 	Labels   []Label   `json:"labels,omitempty"`  // by name
 	Problem  string    `json:"problem,omitempty"` // about the model as a whole: nothing found, wrong folder
+	Trial    *Trial    `json:"trial,omitempty"`   // of a version on probation
 	Versions []Version `json:"versions"`
 }
 

@@ -1,4 +1,4 @@
-// verbs.go: what an operator does to a model: rollback, pin, unpin, retry, history; and who the operator is.
+// verbs.go: what an operator does to a model: rollback, promote, pin, unpin, retry, history; and who the operator is.
 package control
 
 import (
@@ -27,6 +27,7 @@ const (
 // Verbs do something to a model and say what. by names who asked. *updater.Controller is one.
 type Verbs interface {
 	Rollback(ctx context.Context, model, by string) (string, error)
+	Promote(ctx context.Context, model, by string) (string, error)
 	Pin(ctx context.Context, model string, version int64, by string) (string, error)
 	Unpin(ctx context.Context, model, by string) (string, error)
 	Retry(ctx context.Context, model string, version int64, by string) (string, error)
@@ -45,6 +46,9 @@ func handleVerbs(mux *http.ServeMux, v Verbs) {
 		"pin": v.Pin, "retry": v.Retry,
 		"rollback": func(ctx context.Context, model string, _ int64, by string) (string, error) {
 			return v.Rollback(ctx, model, by)
+		},
+		"promote": func(ctx context.Context, model string, _ int64, by string) (string, error) {
+			return v.Promote(ctx, model, by)
 		},
 		"unpin": func(ctx context.Context, model string, _ int64, by string) (string, error) {
 			return v.Unpin(ctx, model, by)
@@ -140,7 +144,7 @@ func peer(ctx context.Context) string {
 	return "uid " + id
 }
 
-// Verb asks for rollback, pin, unpin or retry and returns what inferd says to it. version counts with pin and retry only.
+// Verb asks for rollback, promote, pin, unpin or retry and returns what inferd says to it. version counts with pin and retry only.
 func (c *Client) Verb(ctx context.Context, verb, model string, version int64) (string, error) {
 	return c.verb(ctx, verb, url.Values{"model": {model}, "version": {strconv.FormatInt(version, 10)}})
 }

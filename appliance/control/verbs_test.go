@@ -27,6 +27,10 @@ func (scripted) Rollback(_ context.Context, model, by string) (string, error) {
 	return "rollback " + model + " " + by, nil
 }
 
+func (scripted) Promote(_ context.Context, model, by string) (string, error) {
+	return "promote " + model + " " + by, nil
+}
+
 func (scripted) Pin(_ context.Context, model string, version int64, by string) (string, error) {
 	return "pin " + model + " " + strconv.FormatInt(version, 10) + " " + by, nil
 }

@@ -51,6 +51,8 @@ const (
 	CodeLabels   = "labels_held"     // labels whose versions are not available
 	CodeReload   = "reload_refused"  // the configuration was read again and refused, the one before stays in force
 	CodeRestart  = "restart_needed"  // settings in the configuration wait for a restart
+	CodeTrial    = "probation"       // a version is watched, or was found bad with nothing to go back to
+	CodeMemory   = "memory"          // a version waits for memory
 	CodeGPU      = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU
 )
 

@@ -15,7 +15,7 @@ func modelVerbs(e *env) []*cobra.Command {
 	var limit int
 	history := &cobra.Command{
 		Use:   "history MODEL",
-		Short: "Show what happened to a model: seen, tried, refused, published, retired, rolled back, labelled",
+		Short: "Show what happened to a model: seen, tried, refused, published, on probation, retired, rolled back, labelled",
 		Args:  exactly(1, "a model"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := e.client()
@@ -43,6 +43,7 @@ func modelVerbs(e *env) []*cobra.Command {
 	history.Flags().IntVarP(&limit, "lines", "n", 50, "events at most, the newest")
 	return []*cobra.Command{
 		modelVerb(e, "rollback", "Go back to the version that was good before the one that serves", false),
+		modelVerb(e, "promote", "End the probation of the new version well, at once: it gets every request", false),
 		modelVerb(e, "pin", "Serve this version alone, also after a restart, until unpin", true),
 		modelVerb(e, "unpin", "Follow the version policy again", false),
 		modelVerb(e, "retry", "Try a refused version once more, with its files as they are now", true),

@@ -143,6 +143,9 @@ func modelsTable(w io.Writer, models []control.Model) {
 			fmt.Fprintf(w, "%s is %s\n", m.Name, m.Intent)
 		}
 		labelLines(w, m)
+		if m.Trial != nil {
+			fmt.Fprintln(w, trialText(m.Name, m.Trial))
+		}
 	}
 }
 
