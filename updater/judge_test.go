@@ -229,3 +229,47 @@ func numbers(v ...float32) *tensor.Tensor {
 	}
 	return &tensor.Tensor{DType: tensor.Float, Shape: tensor.Shape{int64(len(v))}, Data: data}
 }
+
+// Eight bytes at once find what a look at each number finds.
+func FuzzOddNumbers(f *testing.F) {
+	f.Add([]byte{0, 0, 0xc0, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x80, 0xff})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var single, double, half, brain bool
+		for i := 0; i+4 <= len(data); i += 4 {
+			v := float64(math.Float32frombits(binary.LittleEndian.Uint32(data[i:])))
+			single = single || math.IsNaN(v) || math.IsInf(v, 0)
+		}
+		for i := 0; i+8 <= len(data); i += 8 {
+			v := math.Float64frombits(binary.LittleEndian.Uint64(data[i:]))
+			double = double || math.IsNaN(v) || math.IsInf(v, 0)
+		}
+		for i := 0; i+2 <= len(data); i += 2 {
+			v := binary.LittleEndian.Uint16(data[i:])
+			half, brain = half || v>>10&0x1f == 0x1f, brain || v>>7&0xff == 0xff
+		}
+		for d, want := range map[tensor.DType]bool{tensor.Float: single, tensor.Double: double, tensor.Half: half, tensor.BFloat16: brain, tensor.Int64: false} {
+			if got := oddNumbers(d, data); got != want {
+				t.Errorf("%v % x: %v, want %v", d, data, got, want)
+			}
+		}
+	})
+}
+
+func BenchmarkMeter(b *testing.B) {
+	m := NewMeter(map[string]*inference.Signature{"f": nil})
+	small := inference.NewResponse([]*tensor.Tensor{numbers(make([]float32, 10)...)}, nil)
+	large := inference.NewResponse([]*tensor.Tensor{numbers(make([]float32, watchedBytes/4)...)}, nil)
+	for name, c := range map[string]struct {
+		watch bool
+		r     *inference.Response
+	}{"not watched": {false, small}, "watched": {true, small}, "watched, 256 KiB": {true, large}} {
+		b.Run(name, func(b *testing.B) {
+			m.Watch(c.watch)
+			b.ReportAllocs()
+			for b.Loop() {
+				m.Answer(c.r, nil)
+				m.Run("f", 1, time.Millisecond)
+			}
+		})
+	}
+}

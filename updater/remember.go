@@ -179,14 +179,12 @@ func (l *loop) resolveFirst(m *model) {
 	numbers := sortedNumbers(m.first)
 	policy := m.policy()
 	if p := policy; !p.All && len(p.Specific) == 0 {
-		limit := p.latest()
-		if m.rec.Trial != nil && m.rec.Trial.Beside {
-			limit++ // both served
+		for _, n := range numbers[:max(0, len(numbers)-p.latest())] {
+			if t := m.rec.Trial; t == nil || !t.Beside || t.Against != n { // on trial: both serve
+				delete(m.first, n)
+			}
 		}
-		for len(numbers) > limit {
-			delete(m.first, numbers[0])
-			numbers = numbers[1:]
-		}
+		numbers = slices.DeleteFunc(numbers, func(n int64) bool { return !m.first[n] })
 	}
 	for _, n := range numbers {
 		waits := false

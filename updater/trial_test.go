@@ -504,3 +504,35 @@ func TestNoTrial(t *testing.T) {
 		}
 	})
 }
+
+// With several versions wanted none of them is waited for for ever after a restart in the middle of a trial.
+func TestTrialOfSeveralAfterARestart(t *testing.T) {
+	b := newBox(t)
+	two := func(w *world, o *Options) {
+		probing()(w, o)
+		o.Models[0].Policy.Latest = 2
+	}
+	b.run(two, func(w *world) {
+		put(t, b.sub("3"), "")
+		put(t, b.sub("4"), "")
+		w.pass(6 * time.Second)
+		w.counts(4, Measures{Requests: 500})
+		w.pass(2 * time.Minute)
+		put(t, b.sub("5"), "")
+		w.pass(6 * time.Second)
+		w.wantLive2(5, 4, 3)
+	})
+	b.run(two, func(w *world) {
+		w.pass(8 * time.Second)
+		if m := w.model(); m.Trial == nil || m.Trial.Version != 5 || m.Trial.Against != 4 {
+			t.Fatalf("%+v", m)
+		}
+		w.pass(time.Minute)
+		w.wantLive2(5, 4)
+		put(t, b.sub("6"), "")
+		w.pass(6 * time.Second)
+		if m := w.model(); m.Trial == nil || m.Trial.Version != 6 {
+			t.Fatalf("%+v", m)
+		}
+	})
+}
