@@ -143,7 +143,8 @@ func fill(m *updater.Model, c config.Model) {
 	m.KeepLastGood, m.Retain = c.KeepLastGood, c.Retain
 	m.Compatible, m.AllowNaN = c.Compatibility == config.Compatible, c.NaN == config.Warn
 	rollout(m, c)
-	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false // they are no reason to try a refused version again
+	// These are no reason to try a refused version again.
+	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false
 	c.Rollout, c.Transition = config.Rollout{}, ""
 	m.Settings = c
 }

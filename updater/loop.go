@@ -333,8 +333,7 @@ func (l *loop) publish(m *model) {
 // forget drops a model for good.
 func (l *loop) forget(m *model) {
 	delete(l.models, m.Name)
-	m.rec.Live, m.rec.Good, m.rec.Proven, m.rec.Trying, m.rec.Pin, m.rec.Back, m.rec.Labels = nil, nil, nil, nil, nil, nil, nil
-	m.rec.Trial, m.rec.Haven = nil, nil
+	*m.rec = chronicle{Bad: m.rec.Bad}
 	l.scribe.write(m.Name, m.rec, Event{At: time.Now(), What: "forgotten", Reason: m.problem})
 	l.c.catalog.Remove(m.Name)
 	l.removeStore(m.Name)

@@ -59,8 +59,7 @@ func (l *loop) note(m *model, what string, number int64, reason string) <-chan s
 
 // judging is the part of a model's configuration that verdicts on its versions depend on.
 func (m Model) judging() Model {
-	m.Labels, m.Optional, m.Retain, m.KeepLastGood = nil, false, 0, false
-	m.Rollout, m.Transition = Rollout{}, Beside
+	m.Labels, m.Optional, m.Retain, m.KeepLastGood, m.Rollout, m.Transition = nil, false, 0, false, Rollout{}, 0
 	return m
 }
 
