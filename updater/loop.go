@@ -44,6 +44,7 @@ type loop struct {
 
 	watcher  *watcher // nil when there is none
 	watching error    // why not everything is watched
+	rewatch  sleeper  // while there is no watcher
 	stopping bool
 }
 
@@ -71,15 +72,8 @@ func (l *loop) run(ctx context.Context) {
 	defer close(l.scribe.end)
 	defer close(l.gone)
 
-	var news <-chan struct{}
 	if !l.o.PollOnly {
-		w, err := l.c.watch()
-		if err != nil {
-			l.unwatched(err)
-		} else {
-			l.watcher, news = w, w.news
-			watching.Go(func() { w.run(watchCtx) })
-		}
+		l.startWatching(func(w *watcher) { watching.Go(func() { w.run(watchCtx) }) })
 	}
 	if l.o.ModelsDir != "" {
 		l.root = &rootDir{dir: l.o.ModelsDir}
@@ -109,7 +103,7 @@ func (l *loop) run(ctx context.Context) {
 			f()
 		case <-l.c.wake:
 			l.answer(l.c.takeAsk())
-		case <-news:
+		case <-l.news():
 			l.hinted()
 		case <-timer.C:
 		}
@@ -177,9 +171,7 @@ func (l *loop) hinted() {
 	case err != nil && l.watching == nil:
 		l.unwatched(err)
 	case err == nil && l.watching != nil:
-		l.watching = nil
-		l.log.Info("folders are watched again")
-		l.c.publish(func(p *published) { p.watch = "" })
+		l.watchedAgain()
 	}
 	if all {
 		l.lookAgain()

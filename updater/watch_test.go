@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -196,6 +197,37 @@ func TestWatchLimit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWatchedLater: where there is no inotify at the start, it is tried again, and then an event brings a version, no poll.
+func TestWatchedLater(t *testing.T) {
+	var n *scriptedNotifier
+	tries := 0
+	start(t, func(w *world, o *Options) {
+		n = newScriptedNotifier() // in the bubble
+		o.PollOnly, o.PollInterval = false, time.Hour
+		put(t, w.sub(1), "")
+		w.watch = func() (*watcher, error) {
+			if tries++; tries < 4 {
+				return nil, limitError(syscall.EMFILE)
+			}
+			return watcherOf(n, n.events, n.errs), nil
+		}
+	}, func(t *testing.T, w *world) {
+		w.pass(4 * time.Second)
+		w.wantLive(1)
+		if s := w.c.Status(); !strings.Contains(s.Watch, "max_user_instances") {
+			t.Fatalf("said: %q", s.Watch)
+		}
+		w.pass(time.Minute)
+		if s := w.c.Status(); s.Watch != "" || tries != 4 || w.log.count("cannot all be watched") != 1 || w.log.count("watched again") != 1 {
+			t.Fatalf("said: %q after %d tries", s.Watch, tries)
+		}
+		put(t, w.sub(2), "")
+		n.events <- fsnotify.Event{Name: w.sub(2), Op: fsnotify.Create}
+		w.pass(10 * time.Second)
+		w.wantLive(2)
+	})
 }
 
 // TestWatched: the real inotify, with polling so slow that only an event can be what brings each change about.
