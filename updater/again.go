@@ -32,29 +32,37 @@ func (f *loadedFiles) get() (digest string, t *tree, kept string) {
 }
 
 // again is asked before the version's worker is started again. It answers with the folder to load: the one that was loaded while its
-// bytes are the same, else the kept copy while that one's are. Otherwise the version is condemned, and the error says why.
+// bytes are the same, else the kept copy while that one's are. Otherwise the version is condemned, unless its folder only cannot be
+// read at the moment, and the error says why.
 func (l *loop) again(ctx context.Context, m *model, v *version, files *loadedFiles) (dir string, err error) {
+	var unread error
 	digest, t, kept := files.get()
 	if t == nil { // not summed up yet: what it looks like from outside must do
 		if l.c.same(v.dir, digest) {
 			return v.dir, nil
 		}
 		err = errTorn
-	} else if err = l.c.still(ctx, v.dir, *t); err == nil {
+	} else if err, unread = l.c.still(ctx, v.dir, *t); err == nil && unread == nil {
 		return v.dir, nil
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
 	reason := fmt.Sprintf("when its worker ended, %s did not hold what was loaded from it any more: %v", v.dir, err)
+	if unread != nil {
+		reason = fmt.Sprintf("when its worker ended, %s could not be read: %v", v.dir, unread)
+	}
 	if kept != "" && kept != v.dir {
-		if e := l.c.still(ctx, kept, *t); e == nil {
+		if differs, e := l.c.still(ctx, kept, *t); differs == nil && e == nil {
 			l.post(func() { l.standIn(m, v, files, kept, reason) })
 			return kept, nil
 		}
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()
+	}
+	if unread != nil { // a mount that is away, a disk that fails: nothing is known against the files
+		return "", inference.Errorf(inference.Unavailable, inference.ReasonModel, "%s", reason)
 	}
 	l.post(func() {
 		if v.files != files || l.stopping || l.models[m.Name] != m {
@@ -66,13 +74,13 @@ func (l *loop) again(ctx context.Context, m *model, v *version, files *loadedFil
 	return "", inference.Errorf(inference.DataLoss, inference.ReasonModel, "%s", reason)
 }
 
-// still reports how the folder differs from what it held; nil when it does not.
-func (c *Controller) still(ctx context.Context, dir string, t tree) error {
+// still reports how the folder differs from what it held, nil when it does not; or why it cannot be read.
+func (c *Controller) still(ctx context.Context, dir string, t tree) (differs, unread error) {
 	now, err := treeOf(ctx, dir, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return t.difference(now)
+	return t.difference(now), nil
 }
 
 // standIn shows that the live version's worker runs from the kept copy.
