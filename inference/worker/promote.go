@@ -12,7 +12,7 @@ import (
 
 // A worker of low priority is starved when it had less than a twentieth of one processor for hungerTime, and would have taken more: others keep
 // them all busy, and the load would take for ever.
-const hungerTime = 10 * time.Second
+const hungerTime = 2 * time.Second
 
 // promotion is how far a process has come from low priority to normal. The zero value is a process that never was low.
 type promotion struct {

@@ -240,23 +240,23 @@ func TestHunger(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		looks   []turns // one a second after another, from 0
+		looks   [2]turns // hungerTime, two seconds, apart
 		starved bool
 	}{
-		{"all it wants", []turns{had(0, 0), had(10, 1)}, false},
-		{"a tenth of a processor", []turns{had(0, 0), had(1, 9)}, false},
-		{"next to nothing", []turns{had(2, 3), had(2.1, 12)}, true},
-		{"it waits for a disk", []turns{had(2, 3), had(2.1, 3.2)}, false},
-		{"threads have ended meanwhile", []turns{had(9, 30), had(0.1, 12)}, false},
-		{"nobody counts", []turns{{}, {}}, false},
+		{"all it wants", [2]turns{had(0, 0), had(2, 0.2)}, false},
+		{"a tenth of a processor", [2]turns{had(0, 0), had(0.2, 1.8)}, false},
+		{"next to nothing", [2]turns{had(2, 3), had(2.02, 4.9)}, true},
+		{"it waits for a disk", [2]turns{had(2, 3), had(2.02, 3.1)}, false},
+		{"threads have ended meanwhile", [2]turns{had(9, 30), had(0.1, 12)}, false},
+		{"nobody counts", [2]turns{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var h hunger
 			h.look(at(0), c.looks[0])
-			if _, starved := h.look(at(9), c.looks[0]); starved {
+			if _, starved := h.look(at(1.9), c.looks[0]); starved {
 				t.Error("starved before it could be known")
 			}
-			if waited, starved := h.look(at(10), c.looks[1]); starved != c.starved || waited < 0 {
+			if waited, starved := h.look(at(2), c.looks[1]); starved != c.starved || waited < 0 {
 				t.Errorf("waited %v, starved: %v", waited, starved)
 			}
 		})
