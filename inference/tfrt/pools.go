@@ -11,9 +11,8 @@ import (
 // its maker's priority for good, and models whose graphs use the pools would compute on them at the priority of their load.
 func makePools(config []byte) error {
 	made := make(chan error, 1)
-	graph := tf.NewGraph() // here, for the first one has TensorFlow sort its operations, which takes tens of milliseconds
-	go func() {            // on another thread than the caller's, which is locked
-		s, err := tf.NewSession(graph, &tf.SessionOptions{Config: config})
+	go func() { // on another thread than the caller's, which is locked; the first graph too, for it makes a thread that stays
+		s, err := tf.NewSession(tf.NewGraph(), &tf.SessionOptions{Config: config})
 		if err == nil {
 			err = s.Close()
 		}
