@@ -4,6 +4,7 @@ package updater
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,17 +53,22 @@ func TestTransitions(t *testing.T) {
 				w.pass(5 * time.Second)
 				w.wantLive(1)
 				put(t, b.sub("2"), test.script+strings.Repeat(" ", 28-len(test.script)))
-				alone := false
+				var alone atomic.Bool
+				w.mu.Lock()
 				w.during = func(c Candidate) {
 					if c.Number == 2 {
-						_, err := w.catalog.Acquire(inference.Spec{Model: "m"})
-						alone = err != nil
+						h, err := w.catalog.Acquire(inference.Spec{Model: "m"})
+						if err == nil {
+							h.Release()
+						}
+						alone.Store(err != nil)
 					}
 				}
+				w.mu.Unlock()
 				w.pass(20 * time.Second)
 				w.wantLive(test.live...)
-				if alone != test.gap {
-					t.Errorf("version 1 was unloaded before the load: %v", alone)
+				if alone.Load() != test.gap {
+					t.Errorf("version 1 was unloaded before the load: %v", alone.Load())
 				}
 				if v, _ := w.model().Version(2); !strings.Contains(v.Reason, test.text) {
 					t.Errorf("reason: %s", v.Reason)

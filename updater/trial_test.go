@@ -408,7 +408,9 @@ func TestGoingBackLoadsFirst(t *testing.T) {
 		w.counts(1, Measures{Requests: 2000, Checked: 2000, Memory: 150 << 20})
 		w.pass(5 * time.Second)
 		put(t, b.sub("2"), "")
+		w.mu.Lock()
 		free = 100 << 20
+		w.mu.Unlock()
 		w.pass(4 * time.Second)
 		w.wantLive(2)
 		if m := w.model(); m.Trial == nil || m.Trial.Beside || m.Trial.Against != 1 || m.Trial.Old.Requests != 2000 {
