@@ -23,7 +23,8 @@ const (
 const (
 	roomRetry   = 30 * time.Second // before it is looked again whether there is room, unless something is unloaded
 	workerBytes = 32 << 20         // of a worker, whatever it has loaded
-	guessFactor = 2                // bytes of memory for a byte of files, where no version has been measured
+	guessFactor = 2                // bytes of memory for a byte of files, where no version has been measured ...
+	mostFactor  = 4                // ... and at most where one has: what it took beyond that (arenas, a graph's own buffers) does not grow with the files
 )
 
 // noRoom is the outcome of a load that was not begun.
@@ -54,11 +55,17 @@ func (m *model) need(v *version) int64 {
 	}
 	for _, old := range m.serves() {
 		if took := max(old.memory, old.proof.Peak); took > 0 && old.sight.Print.Bytes > 0 {
-			scaled := float64(max(0, took-workerBytes)) * float64(files) / float64(old.sight.Print.Bytes)
-			return workerBytes + int64(scaled*1.25) // a load takes more than what it leaves
+			return scaled(took, old.sight.Print.Bytes, files)
 		}
 	}
 	return workerBytes + guessFactor*files
+}
+
+// scaled is what a version of so many bytes of files is expected to take, where one of oldFiles took so much.
+func scaled(took, oldFiles, files int64) int64 {
+	factor := min(mostFactor, max(1, float64(took-workerBytes)/float64(oldFiles)))
+	grown := float64(took-workerBytes) + factor*float64(files-oldFiles)
+	return workerBytes + int64(max(grown, float64(files), 0)*1.25) // a load takes more than what it leaves
 }
 
 // memoryOf is the memory that goes with a version.

@@ -120,3 +120,24 @@ func TestNoRoomIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a version needs goes by what the one that serves took, but no small file makes a giant of a larger one.
+func TestScaled(t *testing.T) {
+	const mb = 1 << 20
+	for _, c := range []struct {
+		name             string
+		took, old, files int64
+		atLeast, atMost  int64
+	}{
+		{"the same size", 232 * mb, 100 * mb, 100 * mb, 232 * mb, 300 * mb},
+		{"twice the size", 232 * mb, 100 * mb, 200 * mb, 432 * mb, 600 * mb},
+		{"half the size", 232 * mb, 100 * mb, 50 * mb, 132 * mb, 200 * mb},
+		{"tiny before", 37 * mb, 1203, 4 * mb, 40 * mb, 80 * mb},
+		{"tiny now", 500 * mb, 200 * mb, 1203, 32 * mb, 160 * mb},
+		{"little memory before", 30 * mb, 1 * mb, 100 * mb, 130 * mb, 160 * mb},
+	} {
+		if got := scaled(c.took, c.old, c.files); got < c.atLeast || got > c.atMost {
+			t.Errorf("%s: %d MB, want %d to %d", c.name, got>>20, c.atLeast>>20, c.atMost>>20)
+		}
+	}
+}
