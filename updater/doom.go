@@ -26,7 +26,7 @@ func (l *loop) condemn(m *model, v *version, code inference.Code, reason, advice
 	v.reason, m.dirty = joinReasons(v.reason, "found bad since, and serves until another version can: "+reason), true
 	m.rec.Good = slices.DeleteFunc(m.rec.Good, func(g good) bool { return g.Number == v.number && g.Dir == v.dir })
 	for _, print := range slices.Compact([]string{v.loaded, v.sight.Print.Digest}) { // as they were loaded, and as they are
-		m.rec.addBad(bad{Number: v.number, Print: print, Code: code, Reason: m.doomText(v), Under: l.under(m), At: time.Now()})
+		m.rec.addBad(bad{Number: v.number, Print: print, Code: code, Reason: m.doomText(v), Under: everywhere, At: time.Now()})
 	}
 	l.note(m, "condemned", v.number, reason)
 	l.applyRoute(m) // the requests need not wait for the other one's sake
@@ -48,7 +48,7 @@ func (l *loop) stillBad(m *model, v *version) {
 	if v.doom != nil {
 		reason = m.doomText(v)
 	}
-	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: inference.DataLoss, Reason: reason, Under: l.under(m), At: time.Now()})
+	m.rec.addBad(bad{Number: v.number, Print: v.sight.Print.Digest, Code: inference.DataLoss, Reason: reason, Under: everywhere, At: time.Now()})
 	l.scribe.write(m.Name, m.rec)
 }
 

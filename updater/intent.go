@@ -37,7 +37,7 @@ type verdict struct {
 }
 
 // Rollback goes back to the version of the model that was good before the one that serves. That one is not wanted again until its files
-// change, a higher number goes live, or Retry. by names who asked. What serves goes on serving until the other one does. The result says
+// change, a higher number has passed its probation (or is live without one), or Retry. by names who asked. What serves goes on serving until the other one does. The result says
 // what is being done, the error why nothing is: NOT_FOUND or FAILED_PRECONDITION.
 func (c *Controller) Rollback(ctx context.Context, name, by string) (string, error) {
 	return c.wish(ctx, name, func(l *loop, m *model) (string, error) { return l.rollback(m, by) })
@@ -110,7 +110,7 @@ func (l *loop) rollback(m *model, by string) (string, error) {
 		// The one that it is compared with is loaded: that is where to go, good in the journal or not.
 		m.rec.Back, m.rec.Haven = &back{From: from.number, To: t.Against, Print: from.loaded, By: by}, &t.Against
 		l.noteBy(m, "rolled back", from.number, fmt.Sprintf("to version %d, in the middle of its probation", t.Against), by)
-		return fmt.Sprintf("model %s goes back from version %d, which was on probation, to version %d at once; version %d stays away until its files change, a higher number goes live, or `inferd models retry %s %d`",
+		return fmt.Sprintf("model %s goes back from version %d, which was on probation, to version %d at once; version %d stays away until its files change, a higher number has proven itself, or `inferd models retry %s %d`",
 			m.Name, from.number, t.Against, from.number, m.Name, from.number), nil
 	}
 	var lost string
@@ -127,7 +127,7 @@ func (l *loop) rollback(m *model, by string) (string, error) {
 		m.rec.Back = &back{From: from.number, To: g.Number, Print: from.loaded, By: by}
 		clear(m.first)
 		l.noteBy(m, "rolled back", from.number, fmt.Sprintf("to version %d", g.Number), by)
-		return fmt.Sprintf("model %s goes back from version %d to version %d; version %d stays away until its files change, a higher number goes live, or `inferd models retry %s %d`",
+		return fmt.Sprintf("model %s goes back from version %d to version %d; version %d stays away until its files change, a higher number has proven itself, or `inferd models retry %s %d`",
 			m.Name, from.number, g.Number, from.number, m.Name, from.number), nil
 	}
 	return "", unwilling("no version of model %s below %d is known to be good%s; `inferd models pin %s N` serves version N", m.Name, from.number, lost, m.Name)
@@ -234,7 +234,7 @@ func (m *model) changedSince(v *version) bool {
 	return g != nil && g.Kept != "" && g.Dir != v.dir
 }
 
-// overtaken ends a rollback when a higher version, or the one that it left with other files, is live.
+// overtaken ends a rollback when a higher version, on no probation any more, or the one that it left with other files is live.
 func (m *model) overtaken(number int64) {
 	if b := m.rec.Back; b != nil && number >= b.From {
 		m.rec.Back = nil

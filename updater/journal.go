@@ -75,9 +75,15 @@ type bad struct {
 	Print  string         `json:"print"`
 	Code   inference.Code `json:"code"`
 	Reason string         `json:"reason"`
-	Under  string         `json:"under"` // the configuration, runtime and inferd that refused it: others try again
+	Under  string         `json:"under"` // the configuration, runtime and inferd that refused it: others try again; everywhere: they do not
 	At     time.Time      `json:"at"`
 }
+
+// everywhere is what a version is refused under that was found bad as it served: no setting made that, so another one is no reason to let
+// it serve again.
+const everywhere = "everywhere"
+
+func (b *bad) holds(under string) bool { return b.Under == everywhere || b.Under == under }
 
 // trying is a load under way. Found at a start, it is one that the end of inferd interrupted.
 type trying struct {

@@ -222,7 +222,7 @@ func (l *loop) configure(models []Model) {
 	}
 }
 
-// reconfigure gives the model a configuration; what was refused under another one is tried again.
+// reconfigure gives the model a configuration; what was refused under another one before it served is tried again.
 func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 	before := m.Model
 	m.Model = config
@@ -236,7 +236,7 @@ func (l *loop) reconfigure(m *model, config Model, now time.Time) {
 	labels := before.Labels
 	if !reflect.DeepEqual(before.judging(), config.judging()) {
 		for _, v := range m.versions {
-			if v.state == StateQuarantined {
+			if b := m.rec.bad(v.number, v.sight.Print.Digest); v.state == StateQuarantined && (b == nil || b.Under != everywhere) {
 				l.forgive(m, v, "the configuration changed")
 				l.reset(m, v, "tried again with the new configuration")
 			}

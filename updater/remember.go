@@ -59,7 +59,7 @@ func (l *loop) note(m *model, what string, number int64, reason string) <-chan s
 
 // judging is the part of a model's configuration that verdicts on its versions depend on.
 func (m Model) judging() Model {
-	m.Labels, m.Optional, m.Retain, m.KeepLastGood, m.Rollout, m.Transition = nil, false, 0, false, Rollout{}, 0
+	m.Labels, m.Optional, m.Retain, m.KeepLastGood, m.Rollout, m.Probation, m.Transition = nil, false, 0, false, Rollout{}, Probation{}, 0
 	return m
 }
 
@@ -88,7 +88,7 @@ func (l *loop) judged(m *model, v *version) bool {
 	print := v.sight.Print.Digest
 	b, t := m.rec.bad(v.number, print), m.rec.Trying
 	switch {
-	case b != nil && b.Under == l.under(m):
+	case b != nil && b.holds(l.under(m)):
 		v.code = b.Code
 		l.set(m, v, StateQuarantined, b.Reason)
 		l.log.Warn("version was refused before and has not changed: not tried again", "model", m.Name, "version", v.number, "err", b.Reason)
@@ -158,8 +158,8 @@ func (l *loop) noteLive(m *model, what string, number int64, reason string) {
 		return // what serves at the end is what the next start brings back
 	}
 	m.rec.Live = m.live()
-	if what == "published" {
-		m.overtaken(number)
+	if t, b := m.rec.Trial, m.rec.Back; what == "published" && (t == nil || t.Number != number || b != nil && b.From == number) {
+		m.overtaken(number) // a higher one on trial may yet give way: to what was good, and not to what the operator left
 	}
 	l.note(m, what, number, reason)
 }

@@ -58,6 +58,7 @@ func (l *loop) passed(m *model, why string) {
 		text = joinReasons(why, text)
 	}
 	l.endTrial(m)
+	m.overtaken(r.Number)
 	l.note(m, "passed probation", r.Number, text)
 	l.log.Info("version passed probation", "model", m.Name, "version", r.Number, "reason", text)
 	l.applyRoute(m)
