@@ -36,8 +36,8 @@ func (m *model) graceText(o *Options) string {
 	case !m.leaving.IsZero():
 		return fmt.Sprintf("%s; it is unloaded at %s unless the folder comes back", m.servingText(), clock(m.leaving))
 	case m.spared(o) && m.rec.Pin == nil && m.rec.Back == nil:
-		return fmt.Sprintf("base path %s of model %s is empty since %s; %s; it is unloaded at %s unless a version comes back",
-			m.BasePath, m.Name, clock(m.emptySince), m.servingText(), clock(m.emptySince.Add(o.EmptyGrace)))
+		return fmt.Sprintf("base path %s is empty since %s; %s; it is unloaded at %s unless a version comes back",
+			m.BasePath, clock(m.emptySince), m.servingText(), clock(m.emptySince.Add(o.EmptyGrace)))
 	}
 	return ""
 }

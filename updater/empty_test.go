@@ -20,7 +20,7 @@ func TestEmptyGrace(t *testing.T) {
 		}
 		w.pass(50 * time.Second)
 		w.wantLive(1)
-		if m := w.model(); !strings.Contains(m.Problem, "of model m is empty since ") || !strings.Contains(m.Problem, "; still serving version 1; it is unloaded at ") {
+		if m := w.model(); !strings.Contains(m.Problem, " is empty since ") || !strings.Contains(m.Problem, "; still serving version 1; it is unloaded at ") {
 			t.Fatalf("said: %s", m.Problem)
 		}
 		if err := os.Rename(w.dir+"1", w.sub(1)); err != nil {

@@ -63,8 +63,8 @@ func labelLines(w io.Writer, m control.Model) {
 			by = ", moved by " + l.By
 		}
 		if l.Held {
-			held = ", which is not live: requests by it are refused"
+			held = "; that version is not live: requests by it are refused"
 		}
-		fmt.Fprintf(w, "%s label %s names version %d%s%s\n", m.Name, l.Name, l.Version, held, by)
+		fmt.Fprintf(w, "%s label %s names version %d%s%s\n", m.Name, l.Name, l.Version, by, held)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -83,7 +84,7 @@ func statusTable(w io.Writer, s *control.Status) {
 		fmt.Fprintf(w, "%s: %s (%s, for %s)\n", c.Severity, indent(c.Message, "  "), c.Code, ago(c.Since))
 	}
 	fmt.Fprintln(w)
-	modelsTable(w, s.Models)
+	modelsTable(w, s.Models, s.Conditions)
 }
 
 // saidBy reports whether what c says stands in another condition, of which the worse is shown: a model that nothing answers for gives the
@@ -102,19 +103,27 @@ func saidBy(c control.Condition, all []control.Condition) bool {
 	return false
 }
 
-// widestNote is how much of a reason the table of models shows; the whole is among the conditions of `inferd status`.
-const widestNote = 120
+// widestNote is how much of a reason the table of models shows, so that it fits a terminal; the whole stands below it.
+const widestNote = 36
 
-func modelsTable(w io.Writer, models []control.Model) {
+// modelsTable prints the models, and below the table what did not fit in it and is not said by one of the conditions either.
+func modelsTable(w io.Writer, models []control.Model, said []control.Condition) {
 	if len(models) == 0 {
 		fmt.Fprintln(w, "no models")
 		return
 	}
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	var below []string
+	whole := func(what, words string) {
+		if note(words) != oneLine(words) && !slices.ContainsFunc(said, func(c control.Condition) bool { return strings.Contains(c.Message, words) }) {
+			below = append(below, what+": "+oneLine(words))
+		}
+	}
 	fmt.Fprintln(t, "MODEL\tVERSION\tSTATE\tFOR\tWORKER\tMEMORY\tNOTE")
 	for _, m := range models {
 		if len(m.Versions) == 0 {
 			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t%s\n", m.Name, note(m.Problem))
+			whole(m.Name, m.Problem)
 		}
 		for _, v := range m.Versions {
 			pid, memory, words := "-", "-", strings.TrimPrefix(v.Message, fmt.Sprintf("model %s version %d refused: ", m.Name, v.Number))
@@ -135,9 +144,13 @@ func modelsTable(w io.Writer, models []control.Model) {
 				state += " (" + v.Stage + ")"
 			}
 			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", m.Name, v.Number, state, ago(v.Since), pid, memory, cmp.Or(note(words), "-"))
+			whole(fmt.Sprintf("%s version %d", m.Name, v.Number), words)
 		}
 	}
 	_ = t.Flush() // the terminal is gone when this fails
+	for _, line := range below {
+		fmt.Fprintln(w, line)
+	}
 	for _, m := range models {
 		if m.Intent != "" {
 			fmt.Fprintf(w, "%s is %s\n", m.Name, m.Intent)
@@ -151,12 +164,14 @@ func modelsTable(w io.Writer, models []control.Model) {
 
 // note is one line of words, not too wide.
 func note(words string) string {
-	words = strings.Join(strings.Fields(words), " ")
+	words = oneLine(words)
 	if len(words) <= widestNote {
 		return words
 	}
-	return strings.ToValidUTF8(words[:widestNote], "") + "..."
+	return strings.ToValidUTF8(words[:widestNote-3], "") + "..."
 }
+
+func oneLine(words string) string { return strings.Join(strings.Fields(words), " ") }
 
 func modelsCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
@@ -168,7 +183,7 @@ func modelsCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.print(s.Models, func(w io.Writer) { modelsTable(w, s.Models) })
+			return e.print(s.Models, func(w io.Writer) { modelsTable(w, s.Models, nil) })
 		},
 	}
 	cmd.AddCommand(modelVerbs(e)...)
@@ -206,10 +221,10 @@ func ago(t time.Time) string {
 		return "-"
 	}
 	d := time.Since(t)
-	if d < time.Minute {
+	if d < 10*time.Minute {
 		return d.Round(time.Second).String()
 	}
-	return d.Round(time.Minute).String()
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }
 
 func yes(b bool) string {
