@@ -48,7 +48,7 @@ func healthModels(s updater.Status) (out []health.Model) {
 	return out
 }
 
-// reason is why a model has nothing live: its base path's problem, else what the highest refused version said.
+// reason is why a model has nothing live: its base path's problem, else what the highest refused version said, else how far the highest one is.
 func reason(m updater.ModelStatus) string {
 	if m.Problem != "" {
 		return m.Problem
@@ -60,6 +60,9 @@ func reason(m updater.ModelStatus) string {
 			}
 			return fmt.Sprintf("version %d: %s", v.Number, v.Reason)
 		}
+	}
+	if len(m.Versions) > 0 {
+		return fmt.Sprintf("version %d is %v", m.Versions[0].Number, m.Versions[0].State)
 	}
 	return ""
 }
@@ -84,7 +87,7 @@ func conditions(s updater.Status) (out []health.Condition) {
 		if m.Polled != "" && !m.Removed && (m.Configured || s.Polled == "") { // else it is said of the models directory
 			out = append(out, health.Condition{Code: health.CodeWatch, Model: m.Name, Severity: health.Info, Message: "model " + m.Name + ": base path " + m.Polled})
 		}
-		if len(m.Held) > 0 {
+		if len(m.Held) > 0 && !m.Removed {
 			out = append(out, health.Condition{Code: health.CodeLabels, Model: m.Name, Severity: health.Warning,
 				Message: fmt.Sprintf("model %s: labels %v name versions that are not available", m.Name, m.Held)})
 		}
@@ -181,6 +184,9 @@ func (a *Appliance) Status() control.Status {
 	for _, m := range scanned.Models {
 		out := control.Model{Name: m.Name, BasePath: m.BasePath, Ready: len(m.Live) > 0, Optional: m.Optional, Intent: m.Intent, Problem: m.Problem, Trial: trialOf(m), Versions: []control.Version{}}
 		for _, label := range slices.Sorted(maps.Keys(m.Labels)) {
+			if m.Removed {
+				break // nobody asks for them any more
+			}
 			out.Labels = append(out.Labels, control.Label{Name: label, Version: m.Labels[label], By: m.LabelsBy[label], Held: slices.Contains(m.Held, label)})
 		}
 		public, _ := a.catalog.Status(m.Name)

@@ -29,7 +29,7 @@ func countsText(c control.TrialCounts) string {
 		text += fmt.Sprintf(", runs of %.3g ms", c.RunMillis)
 	}
 	if c.MemoryBytes > 0 {
-		text += fmt.Sprintf(", %.1f MB", float64(c.MemoryBytes)/1e6)
+		text += fmt.Sprintf(", %.1f MB resident", float64(c.MemoryBytes)/1e6)
 	}
 	return text
 }
