@@ -538,7 +538,9 @@ func (l *loop) setProblem(m *model, problem string, found look) {
 	switch {
 	case problem == "":
 		l.log.Info("base path is in order", "model", m.Name, "path", m.BasePath)
-	case found.Err == nil && len(found.Folders) == 0 && !found.Others:
+	case found.Err == nil && len(found.Folders) == 0 && !found.Others && len(m.live()) > 0:
+		l.log.Warn("base path is empty", "model", m.Name, "reason", problem, "instead", m.servingText())
+	case found.Err == nil && len(found.Folders) == 0 && !found.Others: // a copy may have just begun
 		l.log.Info("base path is empty", "model", m.Name, "reason", problem, "instead", m.servingText())
 	default:
 		l.log.Warn("base path has a problem", "model", m.Name, "reason", problem, "instead", m.servingText())
