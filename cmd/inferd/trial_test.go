@@ -17,7 +17,7 @@ func TestTrialText(t *testing.T) {
 	})
 	for _, want := range []string{
 		"m: version 4 is on probation against version 3 for 12s of 1m0s or 1000 requests, with 5% of the requests (step 1 of 3); that one is not loaded",
-		"\n  version 4: 50 requests, 1 failed, 0 refused, NaN in 2 of 49, 1 deaths, runs of 12.5 ms, 20.0 MB\n",
+		"\n  version 4: 50 requests, 1 failed, 0 refused, NaN in 2 of 49, 1 deaths, runs of 12.5 ms, 20.0 MB resident\n",
 		"\n  version 3: 0 requests, 0 failed, 0 refused, NaN in 0 of 0, 0 deaths",
 	} {
 		if !strings.Contains(got, want) {
