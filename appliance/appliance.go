@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,7 +114,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		Journal: a.journal, Build: opts.Version + " " + a.load.library,
-		KeepDir: filepath.Join(cfg.StateDir, keptDir), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
+		KeepDir: KeepDir(cfg), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
 		ModelsDir: cfg.ModelsDir, Models: settingsOf(cfg).Models,
 		Discovered: func(m *updater.Model) {
 			c, _ := a.current.Load().Model(m.Name)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/storage"
 )
@@ -17,6 +18,9 @@ const (
 	stateFile = "state.db"
 	keptDir   = "versions" // the kept copies of good versions
 )
+
+// KeepDir is where the kept copies of good versions lie.
+func KeepDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, keptDir) }
 
 // stateJournal is what the updater writes to. A state file that cannot be opened stops nothing: every method then says why.
 type stateJournal struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -98,13 +99,17 @@ func serveCommand(e *env) *cobra.Command {
 	return cmd
 }
 
-// readable refuses to start on a models directory that somebody chose and that cannot be read. One that goes away later is waited for.
+// readable refuses to start on a models directory that somebody chose and that cannot be read. One that is missing where models were served
+// before is waited for, as one that goes away later is: its disk may not be mounted, and the kept copies serve.
 func readable(cfg *config.Config) error {
 	dir := cfg.ModelsDir
 	if dir == "" || dir == config.Default().ModelsDir && len(cfg.Models) > 0 {
 		return nil // nobody asked for it
 	}
 	if _, err := os.ReadDir(dir); err != nil {
+		if kept, _ := os.ReadDir(appliance.KeepDir(cfg)); errors.Is(err, fs.ErrNotExist) && len(kept) > 0 {
+			return nil
+		}
 		var p *os.PathError
 		if errors.As(err, &p) {
 			err = p.Err
