@@ -74,6 +74,9 @@ func powerCut(t *testing.T, keep bool) (cfg *config.Config, s *server, dir strin
 		dir = s.publish("m", n, modeltest.BigVariables(1, float32(n))) // y = x + n
 		s.live("m", n)
 		s.noted("good", n)
+		if keep {
+			s.until("it is kept", func(st *control.Status) bool { return version(st, "m", n).KeptCopy != "" })
+		}
 	}
 	return cfg, s, dir
 }

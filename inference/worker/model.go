@@ -31,7 +31,8 @@ type Options struct {
 	MaxRunBytes int64 // of the inputs or the outputs of one run; 2 GiB
 	// Group names a process that several models share, as on a GPU. Empty gives the model a process of its own.
 	Group string
-	// Again, if not nil, is asked for the folder to load before a new process loads the version; an error counts as a failed start.
+	// Again, if not nil, is asked for the folder to load before a new process loads the version; an error counts as a failed
+	// start, and DATA_LOSS gives the worker up at once.
 	Again func(ctx context.Context) (dir string, err error)
 	// Gently loads the version, and makes its runs, at low priority until Promote. A worker that gets no processor then is ended, with
 	// inference.ErrStarved. It means nothing in a Group: the others' runs would wait for locks that a thread of low priority holds.

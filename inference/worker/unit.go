@@ -192,11 +192,16 @@ func (u *unit) supervise(p *process) {
 
 // replace starts processes until one has loaded the members; nil when the unit is closed.
 func (u *unit) replace(s *streak) *process {
+	lost := false // what it was loaded from is no more
 	for {
 		pause := s.pause(u.opts)
 		if s.hopeless(u.opts) {
 			pause = u.opts.GiveUpFor
-			u.enter(GivenUp, fmt.Sprintf("it ended %d times in a row without a request to blame, last: %s", s.barren, u.lastReason()), nil)
+			reason := u.lastReason()
+			if !lost {
+				reason = fmt.Sprintf("it ended %d times in a row without a request to blame, last: %s", s.barren, reason)
+			}
+			u.enter(GivenUp, reason, nil)
 			s.barren-- // the next try decides again
 		}
 		select {
@@ -212,6 +217,9 @@ func (u *unit) replace(s *streak) *process {
 		if u.ctx.Err() == nil {
 			u.enter(Restarting, err.Error(), nil)
 			s.failed()
+			if lost = inference.AsError(err).Code == inference.DataLoss; lost {
+				s.barren = u.opts.GiveUpAfter // its files are gone: nobody shall wait for it
+			}
 		}
 	}
 }

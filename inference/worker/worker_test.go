@@ -475,3 +475,20 @@ func TestIdleMemoryGoesBack(t *testing.T) {
 	}
 	echo(t, m, 1) // the worker has followed
 }
+
+// A version whose files are gone for good is given up at the first death: nobody waits for what cannot come.
+func TestGivenUpWhenItsFilesAreLost(t *testing.T) {
+	h := startHost(t, true)
+	st := newStates()
+	m := open(t, h, fakeLoad("a"), Options{OnState: st.on, Again: func(context.Context) (string, error) {
+		return "", inference.Errorf(inference.DataLoss, inference.ReasonModel, "the folder holds other bytes")
+	}})
+	st.wait(t, "live")
+	if err := syscall.Kill(m.Stats().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	st.wait(t, "given up load model a version 7 again: DATA_LOSS: the folder holds other bytes")
+	if _, err := m.Run(t.Context(), runOf("echo", floatTensor(1))); inference.AsError(err).Code != inference.Unavailable {
+		t.Errorf("got %v", err)
+	}
+}
