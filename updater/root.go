@@ -63,11 +63,11 @@ func (l *loop) sawRoot(found rootLook, started, now time.Time) {
 		l.c.publish(func(p *published) { p.problem = problem })
 	}
 	l.setRootPolled(found)
-	switch {
-	case found.Base == baseThere:
+	if !r.looked {
+		l.bringBack(found.Models, now)
+	}
+	if found.Base == baseThere {
 		l.sawFolders(found.Models, now)
-	case !r.looked:
-		l.bringBack(now)
 	}
 	if l.watcher != nil {
 		l.watcher.set(rootOwner, found.Watch)
@@ -77,18 +77,18 @@ func (l *loop) sawRoot(found rootLook, started, now time.Time) {
 	l.checkScanned()
 }
 
-// bringBack makes models of what served when inferd ended and is kept, where the models directory is not there at the start: a disk that
-// is not mounted yet, or never again. When the directory comes, its folders decide.
-func (l *loop) bringBack(now time.Time) {
+// bringBack makes models of what served when inferd ended and is kept, where the models directory is not there at the start, or their
+// folders are not in it: a disk that is not mounted yet, or never again. A directory that is there decides after EmptyGrace.
+func (l *loop) bringBack(there []string, now time.Time) {
 	for _, name := range sortedKeys(l.records) {
 		rec := l.records[name]
-		if l.models[name] != nil || !slices.ContainsFunc(rec.Good, func(g good) bool { return g.Kept != "" && slices.Contains(rec.Live, g.Number) }) {
+		if l.models[name] != nil || slices.Contains(there, name) || !slices.ContainsFunc(rec.Good, func(g good) bool { return g.Kept != "" && slices.Contains(rec.Live, g.Number) }) {
 			continue
 		}
 		config := Model{Name: name, BasePath: joinPath(l.root.dir, name)}
 		l.o.Discovered(&config)
 		m := l.add(config)
-		l.log.Warn("models directory is not there: the model serves from its kept copy", "model", name, "path", config.BasePath)
+		l.log.Warn("model's folder is not there: it serves from its kept copy", "model", name, "path", config.BasePath)
 		l.reconfigure(m, config, now)
 	}
 }
