@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -434,5 +435,41 @@ func TestRestartWithoutModelsDirectory(t *testing.T) {
 		w.wantLive(1)
 		w.pass(2 * time.Minute)
 		w.wantLive()
+	})
+}
+
+// What serves is not left for an older kept copy when its folder is replaced by one that is still being copied.
+func TestReplacedFolderGoesNotBack(t *testing.T) {
+	b := newBox(t)
+	b.run(func(w *world, o *Options) {
+		b.keeping(w, o)
+		w.tweak = func(c *Controller) {
+			c.sync = func(f *os.File) error {
+				if strings.Contains(f.Name(), storeTemporary+"2-") {
+					return syscall.ENOSPC // so that version 2 is not kept
+				}
+				return nil
+			}
+		}
+	}, func(w *world) {
+		put(t, b.sub("1"), "")
+		w.pass(6 * time.Second)
+		put(t, b.sub("2"), "")
+		w.pass(8 * time.Second)
+		w.wantLive(2)
+		remove(t, b.sub("1"))
+		w.pass(6 * time.Second)
+		remove(t, b.sub("2"))
+		writeFiles(t, b.sub("3"), "data") // as rsync --delete leaves it for a while
+		for range 12 {
+			w.pass(time.Second / 2)
+			w.wantLive(2)
+		}
+		put(t, b.sub("3"), "")
+		w.pass(8 * time.Second)
+		w.wantLive(3)
+		if w.loadCount(filepath.Base(b.sub("1"))) != 1 {
+			t.Error("version 1 was loaded again")
+		}
 	})
 }

@@ -82,14 +82,15 @@ func plan(p Policy, all []standing, empty, gone bool) actions {
 	}
 	if !empty && !gone {
 		byNumber := slices.SortedFunc(slices.Values(all), rank)
-		folders := false
+		folders, serves := false, false
 		for _, s := range byNumber {
 			folders = folders || (s.Present && !s.Kept)
+			serves = serves || (!s.Barred && (s.Phase == phaseLive || s.Phase == phaseProving)) // also one whose folder is gone
 			if !s.Spare {
 				want(s)
 			}
 		}
-		if len(a.Wanted) == 0 && folders {
+		if len(a.Wanted) == 0 && folders && !serves {
 			left = 1
 			for _, s := range byNumber {
 				if s.Spare {
