@@ -9,7 +9,8 @@ import (
 
 // CheckJournal reads a journal through and returns every way in which it is not as the updater leaves it, nil when it is: each model's
 // record can be read, names no version twice, has for each version that served the note of its publication, for each good one what its
-// files are, for each refusal the reason, and at most one load under way. No inferd may be running on the journal.
+// files are, for each refusal the reason, for a rollback, a pin, a probation and what one went back to the note of its beginning, and at most
+// one load under way. No inferd may be running on the journal.
 func CheckJournal(j Journal) error {
 	states, err := j.States()
 	if err != nil {
@@ -68,8 +69,11 @@ func (r *chronicle) faults(lines [][]byte) (out []string) {
 	}
 	for _, g := range r.Good {
 		twice("good", g.Number)
-		if g.Dir == "" || g.Print == "" || g.Tree.Sum == "" || g.Tree.Count == 0 {
+		if g.Dir == "" && g.Kept == "" || g.Print == "" || g.Tree.Sum == "" || g.Tree.Count == 0 {
 			faultf("version %d counts as good, and it is not known what its files are", g.Number)
+		}
+		if (g.Kept == "") != (g.KeptPrint == "") {
+			faultf("version %d has a kept copy without a print, or a print without a copy", g.Number)
 		}
 		if !known("good", g.Number) {
 			faultf("version %d counts as good and that was never noted", g.Number)
@@ -92,6 +96,12 @@ func (r *chronicle) faults(lines [][]byte) (out []string) {
 	}
 	if p := r.Pin; p != nil && !known("pinned", p.Number) {
 		faultf("a pin to version %d that nobody asked for", p.Number)
+	}
+	if t := r.Trial; t != nil && (t.Number == t.Against || t.Print == "" || !known("published", t.Against)) {
+		faultf("version %d is on probation against version %d, which never served", t.Number, t.Against)
+	}
+	if h := r.Haven; h != nil && !known("published", *h) {
+		faultf("version %d counts as the one that was gone back to and was never published", *h)
 	}
 	return out
 }

@@ -24,8 +24,8 @@ func (l *loop) condemn(m *model, v *version, code inference.Code, reason, advice
 	}
 	v.doom = &doom{code: code, reason: reason, advice: advice}
 	v.reason, m.dirty = joinReasons(v.reason, "found bad since, and serves until another version can: "+reason), true
-	m.rec.Good = slices.DeleteFunc(m.rec.Good, func(g good) bool { return g.Number == v.number && g.Dir == v.dir })
-	for _, print := range slices.Compact([]string{v.loaded, v.sight.Print.Digest}) { // as they were loaded, and as they are
+	m.rec.Good = slices.DeleteFunc(m.rec.Good, func(g good) bool { return g.Number == v.number }) // and what is kept of the number
+	for _, print := range slices.Compact([]string{v.loaded, v.sight.Print.Digest}) {              // as they were loaded, and as they are
 		m.rec.addBad(bad{Number: v.number, Print: print, Code: code, Reason: m.doomText(v), Under: everywhere, At: time.Now()})
 	}
 	l.note(m, "condemned", v.number, reason)

@@ -128,6 +128,11 @@ func (r *chronicle) release(number int64, dir string) {
 			g.Dir = ""
 		}
 	}
+	r.dropLost()
+}
+
+// dropLost forgets what was good and lies nowhere any more.
+func (r *chronicle) dropLost() {
 	r.Good = slices.DeleteFunc(r.Good, func(g good) bool { return g.Dir == "" && g.Kept == "" })
 }
 

@@ -42,9 +42,11 @@ func (l *loop) startKeep(m *model) {
 		case !l.keeps(m) || !slices.Contains(counted, g):
 			g.Kept, g.KeptPrint = "", ""
 		case g.Kept == "" && g.Dir != "" && todo == nil && !k.failed[g.Tree.Sum]:
-			todo = g
+			next := *g
+			todo = &next
 		}
 	}
+	m.rec.dropLost()
 	l.offer(m)
 	home := filepath.Join(l.o.KeepDir, storeName(m.Name))
 	stays := make(map[string]bool)
@@ -239,6 +241,7 @@ func (l *loop) spoilt(m *model, v *version) {
 			g.Kept, g.KeptPrint = "", ""
 		}
 	}
+	m.rec.dropLost()
 }
 
 // keptText says in the status that a version is served from its kept copy.

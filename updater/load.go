@@ -12,6 +12,9 @@ import (
 	"github.com/inferd/inferd/inference/savedmodel"
 )
 
+// tornDigest stands for files that nobody has looked at since they changed during a load.
+const tornDigest = "torn"
+
 // errTorn: the files were changed between the check and the end of the load.
 var errTorn = errors.New("its files changed while it was being loaded")
 
@@ -270,7 +273,7 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 	case errors.Is(out.err, errTorn):
 		l.log.Info("version's files changed during the load: it is loaded again when they have settled", "model", m.Name, "version", v.number)
 		l.reset(m, v, out.err.Error())
-		v.sight = sight{Print: Print{Digest: "torn"}, Since: now} // whatever the next look finds is new
+		v.sight = sight{Print: Print{Digest: tornDigest}, Since: now} // whatever the next look finds is new
 		m.hint(l, now)
 	case errors.As(out.err, &short):
 		l.cramped(m, v, short, now)

@@ -321,8 +321,11 @@ func (l *loop) standings(m *model, now time.Time) (all []standing) {
 	for _, v := range m.ordered() {
 		_, barred := m.barred(v)
 		s := standing{Number: v.number, Dir: v.dir, Present: v.present, Barred: barred, Kept: v.kept, Stays: m.stays(v), Phase: v.phase(m, &l.o, now)}
-		if v.kept && !m.called(v.number) {
+		switch {
+		case v.kept && !m.called(v.number):
 			s.Spare, s.Present = true, len(m.rec.Live) > 0
+		case v.state == StateLive && m.intended(v.number):
+			s.Present = true // it answers from memory: its kept copy need not be loaded for a folder that is gone
 		}
 		all = append(all, s)
 	}

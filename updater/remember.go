@@ -167,7 +167,7 @@ func (l *loop) noteLive(m *model, what string, number int64, reason string) {
 // trusted reports whether the version served when inferd ended: it need not settle, for its bytes are compared.
 func (m *model) trusted(v *version) bool {
 	g := m.rec.good(v.number)
-	return m.first[v.number] && g != nil && g.Dir == v.dir
+	return m.first[v.number] && g != nil && g.Dir == v.dir && v.sight.Print.Digest != tornDigest
 }
 
 // resolveFirst takes the versions that served when inferd ended off the list once they serve again or cannot.

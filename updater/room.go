@@ -142,7 +142,9 @@ func (l *loop) cramped(m *model, v *version, e *noRoom, now time.Time) {
 	known := v.state == StateSeen && v.reason == reason
 	l.set(m, v, StateSeen, reason)
 	v.code, m.dirty = inference.ResourceExhausted, true
-	l.c.catalog.SetStatus(m.Name, inference.VersionStatus{Version: v.number, State: inference.StateEnd, Code: v.code, Message: reason})
+	if m.serving(v.number) == nil {
+		l.c.catalog.SetStatus(m.Name, inference.VersionStatus{Version: v.number, State: inference.StateEnd, Code: v.code, Message: reason})
+	}
 	if v.crampedPrint != v.sight.Print.Digest && !known {
 		v.crampedPrint = v.sight.Print.Digest
 		l.note(m, "no room", v.number, e.Error())
