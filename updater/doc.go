@@ -28,6 +28,11 @@
 //     is not forgotten) until the verdict; a model has one trial at a time, and newer versions wait for it. A trial goes on after a restart,
 //     with the old version loaded first. On a breach the requests go back before anything is unloaded, and the new version stays refused;
 //     where there is nothing to go back to, nothing is taken away and it is said.
+//  11. A version that is found bad after it went live (condemn) gives way only to one that serves, and no folder or kept copy of its number serves
+//     again by itself until its files change or an operator asks.
+//  12. With a KeepDir: what is live and the newest good version beside it lie there a second time, summed up, and nothing else does. A kept copy serves for
+//     what served when inferd ended, for what an operator asked for, for a folder that cannot be used, or where nothing else can.
+//  13. A worker that is started again loads the bytes that were summed up, or nothing.
 //
 // look, settle, plan and judge are functions of values; files are touched in scan.go, seal.go and (what is run) warmup.go and golden.go
 // only, time passes in the loop only.
