@@ -135,23 +135,26 @@ def large(base):
         check("a body over the limit is refused on the wire", True, True)
 
 
-def drop_in(base, models):
-    """A model folder copied in is served with no restart; a higher version replaces a lower one; removing it goes back."""
+def drop_in(base, models, promote):
+    """A model folder copied in is served with no restart; a higher version replaces a lower one, which stays until its probation has ended;
+    removing it goes back."""
     shutil.copytree(models / "half_plus_two" / "1", models / "copied" / "1")
 
-    def until(version, seconds=30):
+    def until(*versions, seconds=30):
         end = time.monotonic() + seconds
         got = None
         while time.monotonic() < end:
             r = requests.get(base + "/v1/models/copied", timeout=5)
             got = [v["version"] for v in r.json().get("model_version_status", []) if v["state"] == "AVAILABLE"] if r.ok else None
-            if got == [version]:
+            if got == list(versions):
                 return got
             time.sleep(0.1)
         return got
 
     check("a copied model is served", until("1"), ["1"])
     shutil.copytree(models / "half_plus_two" / "1", models / "copied" / "2")
+    check("a higher version is watched beside it", until("2", "1"), ["2", "1"])
+    check("it is promoted", promote("copied"), 0)
     check("a higher version replaces it", until("2"), ["2"])
     shutil.rmtree(models / "copied" / "2")
     check("removing it goes back", until("1"), ["1"])
@@ -199,7 +202,8 @@ def main():
         server.wait("/readyz")
         rest(server.base)
         large(server.base)
-        drop_in(server.base, models)
+        drop_in(server.base, models, lambda model: subprocess.run(
+            [binary, "models", "promote", model, "--address", str(work / "control.sock")], check=False, stdout=subprocess.DEVNULL).returncode)
         client = subprocess.run([sys.executable, str(HERE / "grpc_client.py"), f"127.0.0.1:{grpc}"], check=False)
         check("tensorflow-serving-api client", client.returncode, 0)
         server.end("serve")
