@@ -38,6 +38,7 @@ func (l *loop) condemn(m *model, v *version, code inference.Code, reason, advice
 func (l *loop) pardon(m *model, v *version) {
 	if v.doom != nil {
 		v.doom, m.dirty = nil, true
+		v.sealed = l.o.Journal == nil // it is no longer among the good ones
 		l.forgive(m, v, "pardoned")
 	}
 }

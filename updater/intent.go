@@ -134,11 +134,16 @@ func (l *loop) rollback(m *model, by string) (string, error) {
 }
 
 func (l *loop) pin(m *model, number int64, by string) (string, error) {
-	i := slices.IndexFunc(m.ordered(), func(v *version) bool { return v.number == number && v.present })
+	var there, fit bool
+	for _, v := range m.ordered() {
+		if v.number == number && v.present {
+			there, fit = true, fit || v.state != StateQuarantined && v.doom == nil
+		}
+	}
 	switch {
-	case i < 0:
+	case !there:
 		return "", inference.Errorf(inference.NotFound, inference.ReasonModel, "model %s has no version %d under %s", m.Name, number, m.BasePath)
-	case m.ordered()[i].state == StateQuarantined:
+	case !fit:
 		return "", unwilling("model %s version %d was refused; `inferd models retry %s %d` first", m.Name, number, m.Name, number)
 	}
 	m.rec.Pin, m.rec.Back = &pin{Number: number, By: by}, nil

@@ -257,7 +257,7 @@ func (l *loop) step(m *model, now time.Time) {
 	l.resolveFirst(m)
 	all := l.standings(m, now)
 	for _, v := range m.ordered() {
-		if v.state == StateLive && v.present && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
+		if v.state == StateLive && v.doom == nil && v.present && !v.sealed && !v.sealing && !v.torn && !v.sealAt.After(now) {
 			l.startSeal(m, v)
 		}
 	}

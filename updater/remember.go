@@ -224,7 +224,7 @@ func (l *loop) startSeal(m *model, v *version) {
 		t, err := l.c.seal(l.ctx, dir, digest, files)
 		l.post(func() {
 			v.sealing = false
-			if !l.stopping && v.state == StateLive && v.loaded == digest {
+			if !l.stopping && v.state == StateLive && v.doom == nil && v.loaded == digest {
 				l.sealed(m, v, t, err)
 				l.tend(m, time.Now())
 			}

@@ -172,7 +172,7 @@ func (l *loop) tendTrial(m *model, now time.Time) {
 		return
 	case t == nil:
 		if m.looked && m.base == baseThere && !m.trialComes() {
-			l.calledOff(m, "its files are gone, refused or others than they were")
+			l.calledOff(m, "its files are gone, refused or others than they were, or the policy wants it no more")
 		}
 		return
 	case t.v.state != StateLive || t.v.doom != nil:
@@ -191,7 +191,7 @@ func (l *loop) tendTrial(m *model, now time.Time) {
 // trialComes reports whether the version of a trial that a restart interrupted may still be published.
 func (m *model) trialComes() bool {
 	r := m.rec.Trial
-	return slices.ContainsFunc(m.ordered(), func(v *version) bool {
+	return eligible(m.policy(), r.Number) && slices.ContainsFunc(m.ordered(), func(v *version) bool {
 		return v.number == r.Number && v.present && v.state != StateQuarantined && (v.kept || v.sight.Print.Digest == r.Print)
 	})
 }
