@@ -33,6 +33,8 @@
 //  12. With a KeepDir: what is live and the newest good version beside it lie there a second time, summed up, and nothing else does. A kept copy serves for
 //     what served when inferd ended, for what an operator asked for, for a folder that cannot be used, or where nothing else can.
 //  13. A worker that is started again loads the bytes that were summed up, or nothing.
+//  14. With Retain: a folder is removed only behind the newest so many good versions, and never one that is wanted, live, last good, pinned, labelled or part
+//     of a rollback.
 //
 // look, settle, plan and judge are functions of values; files are touched in scan.go, seal.go and (what is run) warmup.go and golden.go
 // only, time passes in the loop only.
