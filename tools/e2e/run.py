@@ -219,7 +219,7 @@ def main():
         http, grpc = free_port(), free_port()
         server = Server(["tensorflow_model_server", f"--port={grpc}", f"--rest_api_port={http}", f"--model_config_file={config}", "--enable_batching",
                          f"--batching_parameters_file={batching}", "--model_config_file_poll_wait_seconds=1", "--tensorflow_session_parallelism=2",
-                         f"--listen.control={work / 'control2.sock'}", f"--runtime.library={runtime}"], http, str(work / "tfs.log"), argv0=binary)
+                         f"--state_dir={work / 'state2'}", f"--listen.control={work / 'control2.sock'}", f"--runtime.library={runtime}"], http, str(work / "tfs.log"), argv0=binary)
         server.wait("/v1/models/mnist")
         server.wait("/readyz")
         r = requests.post(server.base + "/v1/models/mnist:predict", json={"instances": [[1.0]]}, timeout=10)
