@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is a gRPC status code (google.rpc.Code), the closed set that every protocol maps from.
@@ -69,6 +70,10 @@ const (
 	ReasonRuntime   = "runtime"    // TensorFlow's own error
 	ReasonDevice    = "device"     // the runtime does not find the GPU that it was to use
 	ReasonDraining  = "draining"   // the appliance is stopping
+	ReasonMemory    = "memory"     // no memory for it
+	ReasonRate      = "rate"       // this client sends more than it may
+	ReasonLoading   = "loading"    // the version is being loaded
+	ReasonDisk      = "disk"       // no space left for what must be kept
 )
 
 // Error is what a client may see. Msg is the exact text on the wire; Err is the cause, which stays in the log.
@@ -79,6 +84,8 @@ type Error struct {
 	Reason  string
 	Msg     string
 	Err     error
+	// RetryAfter is when it is worth trying again, as far as that is known; 0 when it is not.
+	RetryAfter time.Duration
 }
 
 // Errorf is an *Error with a formatted message.

@@ -17,6 +17,10 @@ type Request struct {
 	Outputs []int
 	// Alone keeps the request out of batches: its shape disagrees with the signature, so only the kernel can decide about it.
 	Alone bool
+	// Class and Client say how urgent the request is and whose. Ticket is the place it was promised, used up by Predict.
+	Class  Class
+	Client *Client
+	Ticket Ticket
 }
 
 // Response has one tensor per Request.Outputs. The tensors are lent until Release.
