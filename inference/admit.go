@@ -53,6 +53,8 @@ type Ticket struct {
 	Bytes  int64
 	Class  Class
 	Client *Client
+	Due    time.Duration // when it is due, by the promiser's own clock
+	Place  uint8         // the promiser's own
 }
 
 // Promiser gives tickets out and takes them back.

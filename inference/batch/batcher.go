@@ -33,7 +33,13 @@ type Options struct {
 	MaxQueuedBytes int64
 	// Observe is called after each run, from that run's goroutine, so from several at once. It must not block, nor keep Waits.
 	Observe func(Observation)
-	Log     *slog.Logger // nil discards
+	// Expect is what runs have taken before, by signature key and number of rows, for the first predictions. May be nil.
+	Expect map[string]map[int64]time.Duration
+	// Ready is how long it will take until a run can begin at all, 0 while the worker is there; Wake has it loaded. Both are called often, from
+	// anywhere, and must not block. Nil: always ready.
+	Ready func() time.Duration
+	Wake  func()
+	Log   *slog.Logger // nil discards
 }
 
 // Observation is what metrics need to know about one run.
@@ -49,11 +55,24 @@ type Observation struct {
 
 // Stats is a snapshot.
 type Stats struct {
-	Queued      int   // requests that wait
-	QueuedBytes int64 // of their inputs
-	InFlight    int   // runs
-	Refused     int64 // requests refused because the queue was full
-	Suspects    int   // fingerprints remembered
+	Queued      int           // requests that wait
+	QueuedBytes int64         // of their inputs
+	InFlight    int           // runs
+	Refused     int64         // requests refused because the queue was full
+	Late        int64         // requests refused because they would not have been answered in time
+	Expired     int64         // requests that waited until it was too late for them
+	Yielded     int64         // requests that gave way to others
+	Promised    int           // tickets that are out
+	Suspects    int           // fingerprints remembered
+	Wait        time.Duration // that a request of class Normal without a deadline would wait now
+	Stretch     float64       // by how much waiting takes longer than predicted, lately; at least 1
+	Runs        []RunTime     // of the signature that ran most
+}
+
+// RunTime is the predicted time of a run.
+type RunTime struct {
+	Rows int64
+	Took time.Duration
 }
 
 // Batcher joins concurrent requests of one model version into runs. It is an [inference.Servable]; every method may be called from anywhere.
@@ -68,6 +87,8 @@ type Batcher struct {
 	sigCount atomic.Uint64
 	suspects *suspects
 	tells    atomic.Bool // the runner calls Run.Copied
+	shrunk   atomic.Bool // see Shrink
+	origin   time.Time
 	pending  sync.WaitGroup
 	oldCalls sync.Pool
 	oldRuns  sync.Pool
@@ -86,6 +107,21 @@ type Batcher struct {
 	queuedBytes int64             // guarded by mu
 	refused     int64             // guarded by mu
 	closed      bool              // guarded by mu
+
+	// guarded by mu: the prediction, see admit.go
+	agenda        *agenda
+	shares        *shares
+	came          [ranks]time.Duration // when the newest of each rank was let in
+	typical       typical
+	promised      int
+	promisedBytes int64
+	learned       time.Duration // when a run last showed how long runs take
+	tried         time.Duration // when one was let in last to show it
+	stretch       float64
+	stretched     time.Duration
+	late          int64
+	expired       int64
+	yielded       int64
 }
 
 // New is a batcher over the runner, which it closes when it is closed itself. It asks the runner for its slots once.
@@ -100,12 +136,19 @@ func New(runner inference.Runner, opts Options) *Batcher {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Batcher{
+	b := &Batcher{
 		runner: runner, opts: opts, limits: opts.Policy.resolve(opts.MaxRows, runner.Slots()),
 		log:      log.With("component", "batch", "model", opts.Model, "version", opts.Version),
 		suspects: newSuspects(), groups: make(map[uint64]*group),
 		singles: &group{kind: single, heap: -1}, writes: &group{kind: serial, heap: -1},
+		origin: time.Now(), agenda: newAgenda(), shares: newShares(), stretch: 1, learned: -stale - 1, tried: -stale - 1,
 	}
+	for _, times := range opts.Expect {
+		var c cost
+		c.expect(times)
+		b.typical.guess(&c)
+	}
+	return b
 }
 
 // Predict queues the request and blocks until its answer, a failure or ctx's end, whichever is first. Errors are *inference.Error.
@@ -114,6 +157,11 @@ func (b *Batcher) Predict(ctx context.Context, req *inference.Request) (*inferen
 		return nil, b.fail(inference.AsError(err))
 	}
 	c := b.newCall(req, req)
+	c.due = never
+	if deadline, ok := ctx.Deadline(); ok {
+		c.due = b.dueAt(deadline)
+	}
+	c.class = req.Class
 	if c.rows > b.limits.refuse {
 		return nil, b.fail(inference.Errorf(inference.InvalidArgument, inference.ReasonInput,
 			"Task size %d is larger than maximum input batch size %d", c.rows, b.limits.refuse))
@@ -178,6 +226,7 @@ func (b *Batcher) signature(sig *inference.Signature) *signature {
 	}
 	made := &signature{Signature: sig, id: b.sigCount.Add(1)}
 	made.single.Store(b.opts.Singly[sig.Key])
+	made.expect(b.opts.Expect[sig.Key])
 	s, _ := b.sigs.LoadOrStore(sig, made)
 	return s.(*signature)
 }
@@ -209,7 +258,15 @@ func (b *Batcher) closedError() error {
 func (b *Batcher) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return Stats{Queued: b.queued, QueuedBytes: b.queuedBytes, InFlight: b.inflight, Refused: b.refused, Suspects: int(b.suspects.size.Load())}
+	now := b.now()
+	b.agenda.advance(now)
+	s := Stats{Queued: b.queued, QueuedBytes: b.queuedBytes, InFlight: b.inflight, Refused: b.refused, Suspects: int(b.suspects.size.Load()),
+		Late: b.late, Expired: b.expired, Yielded: b.yielded, Promised: b.promised, Stretch: b.stretchAt(now)}
+	if ahead := b.agenda.ahead(rankOf(inference.Normal, false), never); ahead > 0 || b.inflight >= b.limits.slots {
+		s.Wait = time.Duration((b.rest() + ahead) / float64(b.limits.slots) * s.Stretch)
+	}
+	s.Runs = b.runTimes()
+	return s
 }
 
 // Close answers everyone who still waits with UNAVAILABLE, waits for the runs in flight whose callers are there, and closes the runner.

@@ -12,7 +12,7 @@ func TestShares(t *testing.T) {
 		c := new(cost)
 		for range 20 {
 			for _, n := range sizes {
-				c.add(n, fixed+time.Duration(n)*row)
+				c.add(n, fixed+time.Duration(n)*row, costMemory)
 			}
 		}
 		return c
@@ -45,7 +45,7 @@ func TestSharesStayInRange(t *testing.T) {
 	err := quick.Check(func(sizes []uint16, took []int64, rows uint16, slots uint8) bool {
 		var c cost
 		for i := range min(len(sizes), len(took)) {
-			c.add(int64(sizes[i]), time.Duration(took[i]))
+			c.add(int64(sizes[i]), time.Duration(took[i]), time.Duration(rows)*ms)
 		}
 		n := c.shares(int64(rows), int(slots)+1)
 		return n >= 1 && n <= int64(slots)+1

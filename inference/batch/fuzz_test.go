@@ -122,7 +122,7 @@ func storm(t *testing.T, rng *rand.Rand) {
 			if err != nil {
 				code := inference.AsError(err).Code
 				ok := s.kind == "bad" && code == inference.InvalidArgument || s.kind == "deadly" && code == inference.InvalidArgument ||
-					s.patience > 0 && code == inference.DeadlineExceeded
+					s.patience > 0 && (code == inference.DeadlineExceeded || code == inference.ResourceExhausted)
 				if !ok {
 					t.Errorf("%s request: %v", s.kind, err)
 				}

@@ -56,6 +56,9 @@ func (b *bench) finish() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !b.agenda.empty() || !b.shares.idle() || b.promised != 0 {
+		b.Errorf("left in the books: %v, %d shares, %d promises", b.agenda.total, len(b.shares.of), b.promised)
+	}
 	if b.queued != 0 || b.queuedBytes != 0 || b.inflight != 0 || len(b.groups) != 0 || len(b.ready) != 0 || len(b.runs) != 0 || b.exclusive {
 		b.Errorf("left behind: %d queued (%d bytes), %d in flight, %d groups, %d ready, %d runs, exclusive %v",
 			b.queued, b.queuedBytes, b.inflight, len(b.groups), len(b.ready), len(b.runs), b.exclusive)

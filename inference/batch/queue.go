@@ -40,6 +40,9 @@ type call struct {
 	key      uint64 // equal for calls that may share a run (and, rarely, for others: see joinable)
 	flex     bool   // inner dimensions may be padded
 	since    time.Time
+	class    inference.Class
+	rank     rank          // set when it is let in
+	due      time.Duration // by the batcher's clock; never when it has no deadline
 	done     chan struct{} // size 1: signalled once, after the outcome is set
 
 	// guarded by Batcher.mu
@@ -53,6 +56,10 @@ type call struct {
 	next      *call
 	prev      *call
 	run       *run
+	work      float64 // in the agenda
+	at        place
+	entered   time.Duration // when it was let in,
+	expected  time.Duration // and how long it was predicted to take then; 0 when nothing was known
 
 	print    uint64 // the fingerprint, once anybody needed it
 	hasPrint bool
@@ -80,7 +87,8 @@ type signature struct {
 	// guarded by Batcher.mu
 	weight     int64 // rows that wait
 	running    int64 // rows in flight
-	cost       cost
+	cost       cost  // of runs of requests that may be joined
+	alone      cost  // of the others, each counted as one row
 	limit      int64 // rows of a joined run, after a memory error
 	limitUntil time.Time
 }
@@ -100,14 +108,29 @@ type group struct {
 	timed uint64 // seq of the call that timer is for
 }
 
-// insert puts the call where its seq belongs: at the end, or for a call that comes back, at the front.
+// before is the order in which calls run: by rank, in a rank by when they are due, and else as they came.
+func (c *call) before(d *call) bool {
+	if c.rank != d.rank {
+		return c.rank < d.rank
+	}
+	if c.due != d.due {
+		return c.due < d.due
+	}
+	return c.seq < d.seq
+}
+
+// insert puts the call where it belongs. Calls that write keep the order in which they came.
 func (g *group) insert(c *call) {
+	before := (*call).before
+	if g.kind == serial {
+		before = func(c, d *call) bool { return c.seq < d.seq }
+	}
 	at := g.last
-	if at != nil && at.seq > c.seq {
-		at = nil
-		for n := g.first; n != nil && n.seq < c.seq; n = n.next {
-			at = n
-		}
+	if at != nil && before(c, g.first) {
+		at = nil // one that comes back, most often
+	}
+	for at != nil && before(c, at) {
+		at = at.prev
 	}
 	c.group, c.prev = g, at
 	if at == nil {
@@ -138,11 +161,11 @@ func (g *group) remove(c *call) {
 	g.rows -= c.rows
 }
 
-// ready is the heap of groups that have a call which may run, the oldest call on top.
+// ready is the heap of groups that have a call which may run, the most urgent call on top.
 type ready []*group
 
 func (h ready) Len() int           { return len(h) }
-func (h ready) Less(i, j int) bool { return h[i].first.seq < h[j].first.seq }
+func (h ready) Less(i, j int) bool { return h[i].first.before(h[j].first) }
 func (h ready) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].heap, h[j].heap = i, j
@@ -257,6 +280,9 @@ func (b *Batcher) enqueue(c *call) {
 			c.kind, g = single, b.singles
 		}
 	}
+	c.work, _, _ = b.estimate(c)
+	c.at = b.agenda.add(c.rank, c.due, c.work)
+	b.shares.hold(c.req.Client, c.work, 1)
 	g.insert(c)
 	b.queued++
 	b.queuedBytes += c.bytes
@@ -267,6 +293,9 @@ func (b *Batcher) enqueue(c *call) {
 // dequeue takes the call out of its queue; the caller updates the group. mu is held.
 func (b *Batcher) dequeue(c *call) {
 	c.group.remove(c)
+	b.agenda.remove(c.rank, c.due, c.work, c.at)
+	b.shares.hold(c.req.Client, -c.work, -1)
+	c.at = nowhere
 	b.queued--
 	b.queuedBytes -= c.bytes
 	c.sig.weight -= b.weigh(c)
@@ -288,7 +317,11 @@ func (b *Batcher) newGroup(c *call) *group {
 func (b *Batcher) update(g *group) {
 	ok := g.first != nil && !g.busy
 	if ok && g.kind == joins && b.limits.timeout > 0 && !g.sig.single.Load() && g.rows < b.limits.join {
-		if wait := b.limits.timeout - time.Since(g.first.since); wait > 0 {
+		wait := b.limits.timeout - time.Since(g.first.since)
+		if due := g.first.due; due != never { // and not until it is too late
+			wait = min(wait, time.Duration(allowed(due, b.now())-g.sig.cost.most(g.rows)))
+		}
+		if wait > 0 {
 			ok = false
 			if seq := g.first.seq; g.timer == nil || g.timed != seq {
 				g.stop()
@@ -335,6 +368,9 @@ func (b *Batcher) due(g *group, seq uint64) {
 func (b *Batcher) dispatch() {
 	for b.inflight < b.limits.slots && !b.exclusive && len(b.ready) > 0 {
 		g := b.ready[0]
+		if b.expire(g, b.now()); g.first == nil || b.ready[0] != g {
+			continue
+		}
 		if g.first.exclusive && b.inflight > 0 {
 			return // what is in flight ends first, and nothing overtakes the suspect
 		}
@@ -352,13 +388,16 @@ func (b *Batcher) take(g *group) *run {
 	c := g.first
 	r := b.newRun()
 	r.sig, r.kind, r.exclusive, r.started = c.sig, g.kind, c.exclusive, time.Now()
-	limit := int64(1)
+	limit, cost := int64(1), &c.sig.alone
 	if g.kind == joins && !g.sig.single.Load() {
-		limit = b.limits.join
+		limit, cost = b.limits.join, &c.sig.cost
+		if b.shrunk.Load() {
+			limit = max(1, limit/4)
+		}
 		if b.limits.share && g.rows > 1 {
 			all := g.rows + g.sig.running
 			shares := g.sig.cost.shares(all, b.limits.slots)
-			limit = min(limit, (all+shares-1)/shares)
+			limit = min(limit, (all+shares-1)/shares, g.sig.cost.pays())
 		}
 		if g.sig.limit > 0 {
 			if r.started.Before(g.sig.limitUntil) {
@@ -368,10 +407,12 @@ func (b *Batcher) take(g *group) *run {
 			}
 		}
 	}
+	first, now := c, b.now()
 	for ; c != nil; c = g.first {
-		if len(r.calls) > 0 && (g.kind != joins || r.rows+c.rows > limit) {
+		if len(r.calls) > 0 && (g.kind != joins || r.rows+c.rows > limit || b.spoils(cost, first, r.rows, c.rows, now)) {
 			break
 		}
+		b.shares.use(c.req.Client, c.rank, c.work, now)
 		b.dequeue(c)
 		c.state, c.run = running, r
 		r.calls = append(r.calls, c)
@@ -380,6 +421,10 @@ func (b *Batcher) take(g *group) *run {
 	}
 	r.live = len(r.calls)
 	r.taken = r.rows
+	r.expected = cost.mean(max(r.rows, 1))
+	if g.kind != joins || g.sig.single.Load() {
+		r.expected = cost.mean(1)
+	}
 	r.sig.running += r.taken
 	if g.kind == serial {
 		g.busy = true
@@ -388,28 +433,74 @@ func (b *Batcher) take(g *group) *run {
 	return r
 }
 
-// submit queues calls that belong together, or none of them when there is no room.
+// spoils reports whether so many more rows would make the first call of a run late, which is in time without them.
+func (b *Batcher) spoils(cost *cost, first *call, rows, more int64, now time.Duration) bool {
+	if first.due == never || cost.runs == 0 {
+		return false
+	}
+	can := allowed(first.due, now)
+	return cost.mean(rows+more) > can && cost.mean(rows) <= can
+}
+
+// submit queues calls that belong together, or none of them when there is no room or no time.
 func (b *Batcher) submit(cs ...*call) error {
-	var bytes, weight int64
-	for _, c := range cs {
-		bytes += c.bytes
-		weight += b.weigh(c)
-	}
+	delay := b.delay()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
+	first := cs[0]
+	ticket := &first.original.Ticket
+	if ticket.From != b { // another version's, or none
+		ticket = nil
+	}
+	c := claim{class: first.class, client: first.req.Client, due: first.due, count: len(cs)}
+	var weight int64
+	for _, call := range cs {
+		work, mean, most := b.estimate(call)
+		c.work += work
+		c.mean, c.run = max(c.mean, mean), max(c.run, most)
+		c.bytes += call.bytes
+		weight += b.weigh(call)
+	}
+	b.typical.learn(&c)
+	promised := ticket != nil && c.work <= 2*float64(ticket.Work)
+	c.rank = rankOf(c.class, false)
+	if ticket != nil {
+		c.rank = rank(ticket.Place >> 4)
+		b.redeem(ticket)
+	}
+	var err *inference.Error
+	switch {
+	case b.closed:
+		b.mu.Unlock()
 		return b.closedError()
-	}
-	// The parts of a large request count as one: their memory is there already, and its bytes are counted.
-	if sig := cs[0].sig; b.queued > 0 && (b.queued >= b.opts.MaxQueued || b.queuedBytes+bytes > b.opts.MaxQueuedBytes) || sig.weight+weight > b.limits.weight {
+	case first.sig.weight+weight > b.limits.weight:
 		b.refused++
-		return b.fail(&inference.Error{Code: inference.Unavailable, Reason: inference.ReasonQueueFull,
-			Msg: "The batch scheduling queue to which this task was submitted is full"})
+		err = b.full()
+	case promised:
+		b.agenda.advance(b.now())
+	default:
+		// The parts of a large request count as one: their memory is there already, and its bytes are counted.
+		c.count = 1
+		err = b.enter(&c, delay)
 	}
-	for _, c := range cs {
-		b.enqueue(c)
+	if err != nil {
+		b.mu.Unlock()
+		b.wake(err)
+		return err
+	}
+	now := b.now()
+	if c.run > 0 && delay == 0 {
+		finish, _ := b.forecast(&c, now, 0)
+		for _, call := range cs {
+			call.entered, call.expected = now, time.Duration(finish)
+		}
+	}
+	b.came[c.rank] = now
+	for _, call := range cs {
+		call.rank = c.rank
+		b.enqueue(call)
 	}
 	b.dispatch()
+	b.mu.Unlock()
 	return nil
 }
 

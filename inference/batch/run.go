@@ -23,6 +23,7 @@ type run struct {
 	exclusive bool
 	memory    bool // some of its calls failed for memory before
 	started   time.Time
+	expected  float64 // nanoseconds, 0 when nothing is known
 
 	// owned by execute
 	inference.Run
@@ -31,7 +32,8 @@ type run struct {
 	waits  []time.Duration
 	prints []uint64
 
-	copied atomic.Bool // the runner has its own copy of the inputs
+	copied atomic.Bool  // the runner has its own copy of the inputs
+	begun  atomic.Int64 // when it had that, by the batcher's clock
 
 	// guarded by Batcher.mu
 	calls   []*call
@@ -53,7 +55,10 @@ func (b *Batcher) newRun() *run {
 	r, ok := b.oldRuns.Get().(*run)
 	if !ok {
 		r = new(run)
-		r.Copied = func() { r.copied.Store(true) }
+		r.Copied = func() {
+			r.begun.Store(int64(b.now()))
+			r.copied.Store(true)
+		}
 		r.ctx, r.cancel = context.WithCancel(context.Background())
 	}
 	return r
@@ -68,6 +73,7 @@ func (b *Batcher) recycleRun(r *run) {
 	r.Signature, r.Outputs, r.sig = nil, nil, nil
 	r.rows, r.pad, r.live, r.memory, r.exclusive = 0, 0, 0, false, false
 	r.copied.Store(false)
+	r.begun.Store(0)
 	b.oldRuns.Put(r)
 }
 
@@ -295,9 +301,7 @@ func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, to
 		close(r.stopped)
 	}
 	if v == succeeded {
-		if r.rows > 0 {
-			r.sig.cost.add(r.rows+r.pad, took)
-		}
+		b.learn(r, took)
 		switch {
 		case r.live == 0:
 			result.Release()
@@ -319,6 +323,7 @@ func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, to
 		if v == succeeded {
 			c.state, c.result, c.from = answered, result, from
 			c.whole = r.kind != joins || len(r.calls) == 1 && r.pad == 0
+			b.check(c, b.learned)
 			continue
 		}
 		var e *suspect
@@ -364,6 +369,25 @@ func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, to
 	if !spoiled {
 		b.recycleRun(r)
 	}
+}
+
+// learn is told what a good run took. What it waited for its worker to be there is not its own. mu is held.
+func (b *Batcher) learn(r *run, took time.Duration) {
+	since := b.now() - b.learned
+	b.learned += since
+	if begun := time.Duration(r.begun.Load()); begun > 0 {
+		took = min(took, b.learned-begun)
+	}
+	c, rows := &r.sig.cost, r.rows+r.pad
+	if r.kind != joins || r.sig.single.Load() {
+		c, rows = &r.sig.alone, 1
+	}
+	if b.tried > 0 && float64(took) < c.mean(rows)/2 {
+		*c, b.typical = cost{}, typical{} // nothing was let in because of it, and it is wrong
+	}
+	b.tried = 0
+	c.add(rows, took, since)
+	b.typical.guess(c)
 }
 
 // outcome is the error that a call gets whose run did not succeed, or nil when it goes back to the queue, changed as it needs. mu is held.

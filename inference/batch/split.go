@@ -51,7 +51,9 @@ func (b *Batcher) predictParts(ctx context.Context, c *call) (*inference.Respons
 		for _, t := range c.req.Inputs {
 			req.Inputs = append(req.Inputs, t.Slice(from, to))
 		}
+		req.Class, req.Client = c.req.Class, c.req.Client
 		p := b.newCall(req, c.original)
+		p.class, p.due = c.class, c.due
 		p.print, p.hasPrint = c.print, c.hasPrint
 		if p.flex { // padded differently, the parts' outputs might not fit together
 			p.flex = false
