@@ -102,7 +102,7 @@ func (b *Batcher) predictParts(ctx context.Context, c *call) (*inference.Respons
 func (b *Batcher) abandon(parts []*call) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	for _, p := range parts {
+	for _, p := range slices.Backward(parts) { // what waits first, or it begins while the one before it ends
 		if b.leave(ended, p) == nil && p.err == nil {
 			p.result.Release()
 		}
