@@ -1,7 +1,11 @@
 // report.go: what admission tells about itself: GET /v1/admission, inferd top and the metrics all read this.
 package admission
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Report is a snapshot. Bytes are bytes, durations are in the unit that their name ends with, counters count since the start.
 type Report struct {
@@ -96,4 +100,11 @@ type DiskReport struct {
 	Free    int64 `json:"free_bytes"`
 	Floor   int64 `json:"floor_bytes"`
 	Refuses bool  `json:"refuses_durable_work"`
+}
+
+// sortClients puts the busiest first.
+func sortClients(c []ClientReport) {
+	slices.SortFunc(c, func(a, b ClientReport) int {
+		return cmp.Or(cmp.Compare(b.Running, a.Running), cmp.Compare(b.Rate, a.Rate), cmp.Compare(a.Client, b.Client))
+	})
 }
