@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -37,6 +38,10 @@ type Observation struct {
 type Options struct {
 	// Observe is called once per finished request, and must not block.
 	Observe func(Observation)
+	// Gate is what every prediction passes first. nil lets everybody in.
+	Gate *admission.Gate
+	// Draining is closed when the appliance begins to stop; what comes then is refused. nil: never.
+	Draining <-chan struct{}
 	// Log gets the causes that clients are not shown. nil means discard.
 	Log *slog.Logger
 }
@@ -45,6 +50,8 @@ type Options struct {
 type Service struct {
 	catalog *inference.Catalog
 	observe func(Observation)
+	gate    *admission.Gate
+	drain   <-chan struct{}
 	log     *slog.Logger
 }
 
@@ -56,7 +63,7 @@ func New(catalog *inference.Catalog, opts Options) *Service {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{catalog: catalog, observe: opts.Observe, log: opts.Log.With("component", "api")}
+	return &Service{catalog: catalog, observe: opts.Observe, gate: opts.Gate, drain: opts.Draining, log: opts.Log.With("component", "api")}
 }
 
 // Acquire pins the version that spec names. The caller releases the handle.
@@ -81,10 +88,7 @@ func (s *Service) Predict(ctx context.Context, h *inference.Handle, req *inferen
 		return nil, err
 	}
 	if _, ok := ctx.Deadline(); !ok {
-		deadline := v.DefaultDeadline
-		if deadline <= 0 {
-			deadline = DefaultDeadline
-		}
+		deadline := defaultDeadline(v)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, deadline)
 		defer cancel()

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inferd/inferd/appliance/api"
@@ -62,6 +63,8 @@ type handler struct {
 	opts    Options
 	log     *slog.Logger
 	scratch sync.Pool // of *scratch
+
+	lingering atomic.Int32 // connections that are being ended
 }
 
 // scratch is the memory of one request, used again for a later one.
@@ -70,6 +73,8 @@ type scratch struct {
 	dec  decoder
 	enc  encoder
 	req  inference.Request
+
+	unread bool // the request was refused before its body was read
 }
 
 // maxKept bounds the memory that a scratch may keep between requests.
@@ -82,7 +87,7 @@ func (h *handler) take() *scratch {
 		s.dec.strict, s.enc.strict = h.opts.StrictJSON, h.opts.StrictJSON
 		s.dec.maxBytes = h.maxTensorBytes()
 	}
-	s.enc.out = s.enc.out[:0]
+	s.enc.out, s.unread = s.enc.out[:0], false
 	return s
 }
 
@@ -139,8 +144,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.Code, o.Reason = err.Code, err.Reason
 		status = api.HTTPStatus(err)
 		s.enc.out = appendError(s.enc.out[:0], err.Msg)
+		explain(w.Header(), err, status)
 	}
-	write(w, r, status, s.enc.out, h.opts.MinGzipBytes)
+	if s.unread && lingers(r) {
+		h.linger(w, r, status, s.enc.out)
+	} else {
+		write(w, r, status, s.enc.out, h.opts.MinGzipBytes)
+	}
 	if err == nil { // after a failure somebody may still read the inputs
 		h.give(s)
 	}
@@ -223,6 +233,16 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	if bad != nil {
 		return bad
 	}
+	caller, bad := h.caller(r, start, timeout)
+	if bad != nil {
+		return bad
+	}
+	entry, bad := h.svc.Enter(spec, caller)
+	if bad != nil {
+		s.unread = true
+		return bad
+	}
+	defer entry.Leave()
 	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes); bad != nil {
 		return bad
 	}
@@ -253,6 +273,8 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 		wanted = append(wanted, i)
 	}
 	s.req = inference.Request{Signature: sig, Inputs: s.dec.inputs, Outputs: wanted}
+	entry.Fill(&s.req)
+	defer s.req.Ticket.Leave()
 	ctx := r.Context()
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -277,8 +299,8 @@ func requestTimeout(r *http.Request) (time.Duration, *inference.Error) {
 	if err != nil || !(seconds > 0) || math.IsInf(seconds, 0) {
 		return 0, invalid("Request-Timeout: %q is not a number of seconds above zero; send a decimal number such as 2.5, or leave the header out", cut(values[0], 64))
 	}
-	if seconds > float64(math.MaxInt32) {
-		seconds = math.MaxInt32
+	if seconds > api.MaxDeadline.Seconds() {
+		return api.MaxDeadline, nil
 	}
 	return max(time.Duration(seconds*float64(time.Second)), 1), nil
 }

@@ -276,7 +276,7 @@ func TestRequestTimeout(t *testing.T) {
 		left = time.Until(at)
 		return inference.NewResponse(req.Inputs, nil), nil
 	}})
-	for value, atMost := range map[string]time.Duration{"2.5": 2500 * time.Millisecond, " 1000 ": 1000 * time.Second, "1e300": math.MaxInt32 * time.Second,
+	for value, atMost := range map[string]time.Duration{"2.5": 2500 * time.Millisecond, " 1000 ": 1000 * time.Second, "1e300": api.MaxDeadline,
 		"": api.DefaultDeadline} {
 		var headers []string
 		if value != "" {

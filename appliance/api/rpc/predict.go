@@ -40,6 +40,15 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 	}
 	o.Model = spec.Model
 	req.ctx, spec.Keys = ctx, req
+	caller, err := req.caller()
+	if err != nil {
+		return nil, err
+	}
+	entry, refused := s.svc.Enter(spec, caller)
+	if refused != nil {
+		return nil, refused
+	}
+	defer entry.Leave()
 	h, err := s.svc.Acquire(spec)
 	if err != nil {
 		return nil, err
@@ -64,7 +73,10 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.svc.Predict(ctx, h, &inference.Request{Signature: sig, Inputs: inputs, Outputs: outputs})
+	call := &inference.Request{Signature: sig, Inputs: inputs, Outputs: outputs}
+	entry.Fill(call)
+	defer call.Ticket.Leave()
+	resp, err := s.svc.Predict(ctx, h, call)
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func (s *server) observed(word string, call func(*api.Observation) (any, error))
 		if err != nil {
 			e := asError(err)
 			o.Code, o.Reason = e.Code, e.Reason
-			reply, err = nil, status.Error(codes.Code(e.Code), truncate(e.Message()))
+			reply, err = nil, wireStatus(e)
 		}
 		o.Took = time.Since(start)
 		s.svc.Observe(o)

@@ -1,0 +1,83 @@
+// enter.go: whether a prediction is let in, before its body is read.
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/inferd/inferd/appliance/admission"
+	"github.com/inferd/inferd/inference"
+)
+
+// MaxDeadline bounds the deadline that a client may send: who asks for more gets this much.
+const MaxDeadline = 24 * time.Hour
+
+// Caller is what the doors know of a request before its body is read.
+type Caller struct {
+	From     netip.Addr // zero: on this machine, without an address
+	Bytes    int64      // of the body, as declared or guessed
+	Class    inference.Class
+	Deadline time.Time // zero: the model's default
+}
+
+// Entry is a request that was let in. Its owner calls Leave when the answer is written.
+type Entry struct {
+	pass   admission.Pass
+	ticket inference.Ticket
+	class  inference.Class
+}
+
+// Enter asks the gate, and then the version that spec names, for a place. That version is not pinned: where another one answers in the end the
+// place is given back. Errors are those of the gate and of [inference.Admitter], and UNAVAILABLE while the appliance is stopping; that there is
+// no such model is said later, once the request has been read.
+func (s *Service) Enter(spec inference.Spec, c Caller) (Entry, *inference.Error) {
+	select {
+	case <-s.drain:
+		return Entry{}, &inference.Error{Code: inference.Unavailable, Reason: inference.ReasonDraining, RetryAfter: time.Second,
+			Msg: "inferd is stopping; send the request again in a moment, or to another one"}
+	default:
+	}
+	e := Entry{class: c.Class}
+	if s.gate != nil {
+		var err *inference.Error
+		if e.pass, err = s.gate.Enter(c.From, c.Bytes); err != nil {
+			return Entry{}, err
+		}
+	}
+	spec.Steady = true // the choice of a canary is made, and counted, once
+	h, err := s.Acquire(spec)
+	if err != nil {
+		return e, nil
+	}
+	defer h.Release()
+	if a, ok := h.Servable().(inference.Admitter); ok {
+		deadline := c.Deadline
+		if deadline.IsZero() {
+			deadline = time.Now().Add(defaultDeadline(h.Version()))
+		}
+		if e.ticket, err = a.Admit(deadline, c.Bytes, c.Class, e.pass.Client()); err != nil {
+			e.pass.Leave()
+			return Entry{}, inference.AsError(err)
+		}
+	}
+	return e, nil
+}
+
+// Fill gives the request what was promised: its class, its client and its place.
+func (e *Entry) Fill(req *inference.Request) {
+	req.Class, req.Client, req.Ticket = e.class, e.pass.Client(), e.ticket
+	e.ticket = inference.Ticket{}
+}
+
+// Leave counts the request out. Calling it again does nothing.
+func (e *Entry) Leave() {
+	e.ticket.Leave()
+	e.pass.Leave()
+}
+
+func defaultDeadline(v *inference.Version) time.Duration {
+	if v.DefaultDeadline > 0 {
+		return v.DefaultDeadline
+	}
+	return DefaultDeadline
+}

@@ -1,0 +1,69 @@
+// refuse.go: what a call's metadata tells admission, and what a refusal tells the client.
+package rpc
+
+import (
+	"net"
+	"strconv"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/inference"
+)
+
+// PriorityKey is the metadata key of a request's class: interactive, normal or batch.
+const PriorityKey = "inferd-priority"
+
+// errorDomain is where the reasons of our ErrorInfo are defined.
+const errorDomain = "inferd"
+
+// caller is what is known of the call beside its inputs.
+func (r *request) caller() (api.Caller, error) {
+	c := api.Caller{Bytes: int64(r.buffer.Len())}
+	if p, ok := peer.FromContext(r.ctx); ok {
+		if tcp, ok := p.Addr.(*net.TCPAddr); ok {
+			c.From = tcp.AddrPort().Addr()
+		}
+	}
+	if at, ok := r.ctx.Deadline(); ok {
+		c.Deadline = at
+		if most := time.Now().Add(api.MaxDeadline); at.After(most) {
+			c.Deadline = most
+		}
+	}
+	if v := metadata.ValueFromIncomingContext(r.ctx, PriorityKey); len(v) > 0 {
+		class, ok := inference.ParseClass(v[0])
+		if !ok {
+			return c, inference.Errorf(inference.InvalidArgument, inference.ReasonInput,
+				"%s: %s is no priority; send interactive, normal or batch, or leave it out", PriorityKey, strconv.Quote(v[0][:min(64, len(v[0]))]))
+		}
+		c.Class = class
+	}
+	return c, nil
+}
+
+// refusals are the reasons of admission, which a client is told in details. TensorFlow Serving's own errors have none.
+var refusals = map[string]bool{
+	inference.ReasonQueueFull: true, inference.ReasonDeadline: true, inference.ReasonMemory: true, inference.ReasonRate: true,
+	inference.ReasonDraining: true, inference.ReasonLoading: true,
+}
+
+// wireStatus is the error as gRPC sends it.
+func wireStatus(e *inference.Error) error {
+	st := status.New(codes.Code(e.Code), truncate(e.Message()))
+	if e.RetryAfter <= 0 || !refusals[e.Reason] {
+		return st.Err()
+	}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: e.Reason, Domain: errorDomain}, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)}}
+	if with, err := st.WithDetails(details...); err == nil {
+		st = with
+	}
+	return st.Err()
+}
