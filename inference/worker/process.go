@@ -28,6 +28,7 @@ type Death struct {
 	// Running is the number of runs that were in flight, Completed that of the runs that it had answered.
 	Running   int
 	Completed uint64
+	Starved   bool // at low priority, of having no processor: that says nothing of the version
 }
 
 // processOptions is what a process needs of [Options].
@@ -254,7 +255,7 @@ func (p *process) await() {
 
 // describe says how it ended. mu is held.
 func (p *process) describe(state *os.ProcessState) *Death {
-	d := &Death{Time: time.Now(), PID: p.pid, Reason: p.ending.reason, Exit: -1, Completed: p.completed}
+	d := &Death{Time: time.Now(), PID: p.pid, Reason: p.ending.reason, Exit: -1, Completed: p.completed, Starved: p.ending.starved}
 	for _, s := range p.slots {
 		if s.state == slotRunning || s.state == slotAbandoned {
 			d.Running++

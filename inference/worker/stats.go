@@ -53,7 +53,7 @@ func procField(text []byte, name string) int64 {
 	return 0
 }
 
-// Vitals are the deaths of the worker, why it died last, and the bytes that it uses now (0 while there is none). Unlike Stats it does not
+// Vitals are the deaths of the worker (but for want of a processor at low priority), why it died last, and the bytes that it uses now (0 while there is none). Unlike Stats it does not
 // walk page tables.
 func (m *Model) Vitals() (deaths int, last string, bytes int64) {
 	if m.closed.Load() {

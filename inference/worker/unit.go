@@ -293,7 +293,9 @@ func (u *unit) enter(s State, reason string, d *Death) {
 		u.current, u.state, u.reason = nil, s, reason
 		if d != nil {
 			u.death = d
-			u.deaths++
+			if !d.Starved {
+				u.deaths++
+			}
 		}
 	})
 	switch {
