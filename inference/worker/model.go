@@ -38,6 +38,9 @@ type Options struct {
 	// inference.ErrStarved. It means nothing in a Group: the others' runs would wait for locks that a thread of low priority holds.
 	// A worker that replaces one that died loads at normal priority.
 	Gently bool
+	// Room, if not nil, is asked before a process is started in the place of one that was parked or has died; its error goes to the runs that
+	// wait, and is no death: the next run asks again. What it returns is called when that process has ended.
+	Room func(ctx context.Context) (release func(), err error)
 	// OnState, if not nil, is told of each change of state with the reason. It must not call the Model.
 	OnState func(State, string)
 }
@@ -75,12 +78,13 @@ const (
 	Live       State = iota + 1 // runs go through
 	Restarting                  // runs wait
 	GivenUp                     // runs fail at once
+	Parked                      // the process was ended to save memory; the next run starts another
 	Closed
 )
 
 // String is the state in lower case, for logs and status.
 func (s State) String() string {
-	return [...]string{"unknown", "live", "restarting", "given up", "closed"}[max(0, min(s, Closed))]
+	return [...]string{"unknown", "live", "restarting", "given up", "parked", "closed"}[max(0, min(s, Closed))]
 }
 
 // Model is one loaded version in a supervised worker process. It is an inference.Runner.
@@ -91,7 +95,9 @@ type Model struct {
 	target target
 	runs   atomic.Uint64
 	closed atomic.Bool
-	failed error // guarded by unit.mu: why it could not be loaded again, where the group lives on without it
+
+	loadTook atomic.Int64 // nanoseconds
+	failed   error        // guarded by unit.mu: why it could not be loaded again, where the group lives on without it
 }
 
 var _ inference.Runner = (*Model)(nil)
@@ -225,15 +231,16 @@ type Stats struct {
 	Runs        uint64 // that were answered
 	Device      string // Load.Device
 	Started     time.Time
-	LastDeath   *Death // nil when it never died; immutable
-	Memory      Memory // of the process; zero when there is none
-	SharedBytes int64  // of tensors, mapped by the core
+	LastDeath   *Death        // nil when it never died; immutable
+	LoadTook    time.Duration // the last load into a new process
+	Memory      Memory        // of the process; zero when there is none
+	SharedBytes int64         // of tensors, mapped by the core
 }
 
 // Stats reads the process's memory, which takes milliseconds for a large one.
 func (m *Model) Stats() Stats {
 	s, p := m.unit.stats()
-	s.Runs, s.Device = m.runs.Load(), m.load.Device
+	s.Runs, s.Device, s.LoadTook = m.runs.Load(), m.load.Device, time.Duration(m.loadTook.Load())
 	if m.closed.Load() {
 		return Stats{State: Closed, Runs: s.Runs, Restarts: s.Restarts, LastDeath: s.LastDeath}
 	}

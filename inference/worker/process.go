@@ -84,6 +84,7 @@ type ending struct {
 	reason  string // empty: it ended by itself, and the wait status says how
 	timeout *slot  // the run that took too long
 	closed  bool   // wanted
+	parked  bool   // wanted, for a while
 	starved bool   // it had low priority and got no processor
 }
 

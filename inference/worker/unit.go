@@ -3,6 +3,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -33,6 +34,11 @@ type unit struct {
 	changed  chan struct{} // closed when any of these changes, and then replaced
 	state    State
 	reason   string
+	park     string        // why it is to be parked, as the process ends for that
+	wake     chan struct{} // cap 1: full while somebody waits for a parked one
+	refusal  error         // why the last start of a parked worker failed,
+	refusals int           // and how many have
+	release  func()        // of what Room gave for the current process; may be nil
 	restarts int
 	deaths   int
 	started  time.Time
@@ -43,7 +49,7 @@ func newUnit(h *Host, m *Model) *unit {
 	ctx, stop := context.WithCancel(context.Background())
 	u := &unit{
 		host: h, opts: m.opts, log: logger(h, &m.load, m.opts.Group), begun: make(chan struct{}), ctx: ctx, stop: stop,
-		changed: make(chan struct{}), state: Restarting, reason: "starting",
+		changed: make(chan struct{}), wake: make(chan struct{}, 1), state: Restarting, reason: "starting",
 	}
 	model, version := m.load.Model, m.load.Version
 	if m.opts.Group != "" {
@@ -132,10 +138,14 @@ func (u *unit) remove(m *Model) {
 
 // await returns the process for a run of m, and waits while there is none.
 func (u *unit) await(ctx context.Context, m *Model) (*process, error) {
-	for {
+	for before := -1; ; {
 		u.mu.Lock()
 		p, changed, state, reason, failed := u.current, u.changed, u.state, u.reason, m.failed
+		refusal, refusals := u.refusal, u.refusals
 		u.mu.Unlock()
+		if before < 0 {
+			before = refusals
+		}
 		switch {
 		case m.closed.Load() || u.ctx.Err() != nil:
 			return nil, &inference.Error{Code: inference.Unavailable, Reason: inference.ReasonWorker, Err: inference.ErrClosed,
@@ -144,6 +154,10 @@ func (u *unit) await(ctx context.Context, m *Model) (*process, error) {
 			return nil, failed
 		case p != nil && !p.isEnding():
 			return p, nil
+		case state == Parked && refusals != before:
+			return nil, m.refused(refusal)
+		case state == Parked:
+			u.rouse()
 		case state == GivenUp:
 			return nil, inference.Errorf(inference.Unavailable, inference.ReasonWorker,
 				"the worker of %s was given up: %s; it is tried again every %v", u.process.subject, reason, u.opts.GiveUpFor)
@@ -176,12 +190,20 @@ func (u *unit) supervise(p *process) {
 		case <-u.ctx.Done():
 			p.kill(ending{closed: true, reason: "closed"})
 			<-p.done
+			u.free(p)
 			u.change(func() { u.current, u.state, u.reason = nil, Closed, "" })
 			return
 		case <-p.down:
 		}
 		old := p
 		u.wg.Go(func() { <-old.done })
+		u.free(old)
+		if u.isParked() {
+			if p = u.sleep(); p == nil {
+				return
+			}
+			continue
+		}
 		streak.died(p.death, time.Since(u.started), u.opts)
 		u.enter(Restarting, p.death.Reason, p.death)
 		if p = u.replace(&streak); p == nil {
@@ -216,6 +238,10 @@ func (u *unit) replace(s *streak) *process {
 		}
 		if u.ctx.Err() == nil {
 			u.enter(Restarting, err.Error(), nil)
+			if errors.Is(err, errNoRoom) {
+				s.quick++ // it says nothing of the version
+				continue
+			}
 			s.failed()
 			if lost = inference.AsError(err).Code == inference.DataLoss; lost {
 				s.barren = u.opts.GiveUpAfter // its files are gone: nobody shall wait for it
@@ -226,8 +252,14 @@ func (u *unit) replace(s *streak) *process {
 
 // restart starts a process, loads the members and publishes it.
 func (u *unit) restart() (*process, error) {
+	began := time.Now()
+	release, err := u.room()
+	if err != nil {
+		return nil, err
+	}
 	p, err := u.host.startProcess(u.ctx, u.process)
 	if err != nil {
+		release()
 		return nil, err
 	}
 	u.mu.Lock()
@@ -259,17 +291,24 @@ func (u *unit) restart() (*process, error) {
 		u.mu.Unlock()
 		p.kill(ending{closed: true, reason: "closed"})
 		<-p.done
+		release()
 		return nil, failure
 	}
 	u.mu.Lock()
-	u.restarts++
+	u.release = release
+	for _, m := range members {
+		m.loadTook.Store(int64(time.Since(began)))
+	}
+	if u.state != Parked {
+		u.restarts++
+	}
 	gone := slices.DeleteFunc(members, func(m *Model) bool { return slices.Contains(u.members, m) })
 	u.mu.Unlock()
 	for _, m := range gone { // closed meanwhile
 		p.unload(m.target.model)
 	}
 	u.publish(p)
-	u.log.Info("worker restarted", "pid", p.pid)
+	u.log.Info("worker restarted", "pid", p.pid, "took", time.Since(began).Round(time.Millisecond))
 	u.notify(Live, "")
 	return p, nil
 }

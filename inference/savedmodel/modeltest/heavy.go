@@ -17,6 +17,21 @@ func Busy(side int) *Model {
 	return b.model()
 }
 
+// BusyVector is Busy for the mean of x FLOAT[-1], so that a request may be as large as is wanted.
+func BusyVector(side int) *Model {
+	b := newBuilder("busy_vector")
+	b.placeholder("x", floatT, vector)
+	b.constant("axis", Int32s(tensor.Shape{1}, 0))
+	b.node("Mean", "mean", []string{"x", "axis"}, attrs{"T": floatT, "Tidx": tensor.Int32})
+	_, v := b.variable("v", even(side))
+	b.node("AddV2", "moved", []string{v, "mean"}, attrs{"T": floatT})
+	b.node("MatMul", "product", []string{"moved", v}, attrs{"T": floatT})
+	b.constant("axes", Int32s(tensor.Shape{2}, 0, 1))
+	b.node("Mean", "y", []string{"product", "axes"}, attrs{"T": floatT, "Tidx": tensor.Int32})
+	b.serve("x", vector, "y", scalar)
+	return b.model()
+}
+
 // Dense multiplies x FLOAT[-1,side] by a matrix of side x side, which takes 4*side^2 bytes, and answers the mean of each row, y FLOAT[-1],
 // which is that of the row itself. side is a power of two, or the numbers are close.
 func Dense(side int) *Model {
