@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 // fakeSignatures have one input and one output; the key says what the fake does.
 func fakeSignatures() map[string]*inference.Signature {
 	all := make(map[string]*inference.Signature)
-	for _, key := range []string{"echo", "strings", "hang", "segv", "abort", "exit", "fail", "big", "wrongtype", "late", "spin"} {
+	for _, key := range []string{"echo", "strings", "hang", "segv", "abort", "exit", "fail", "big", "wrongtype", "late", "spin", "grow"} {
 		d := tensor.Float
 		if key == "strings" || key == "hang" {
 			d = tensor.String
@@ -61,6 +61,11 @@ func fakeSignatures() map[string]*inference.Signature {
 }
 
 type fakeBackend struct{}
+
+var (
+	grownMu sync.Mutex
+	grown   [][]byte
+)
 
 func openFake(l Load) (Backend, error) {
 	switch l.Dir {
@@ -122,6 +127,15 @@ func (b *fakeBackend) Call(sig *inference.Signature, in []*tensor.Tensor, output
 		for n := 0; ; n++ {
 			_ = n
 		}
+	case "grow": // by a megabyte for each run
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		grownMu.Lock()
+		grown = append(grown, b)
+		grownMu.Unlock()
+		return nil, out(0, in[0])
 	case "segv":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSEGV)
 		select {}

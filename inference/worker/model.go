@@ -27,7 +27,7 @@ type Options struct {
 	// so that whatever is asked kills it; failing to start counts too. 6, and 10 min.
 	GiveUpAfter int
 	GiveUpFor   time.Duration
-	MemoryLimit int64 // resident bytes of the process, looked at four times a second; 0 means none
+	MemoryLimit int64 // resident bytes of the process, see SetMemoryLimit; 0 means none
 	MaxRunBytes int64 // of the inputs or the outputs of one run; 2 GiB
 	// Group names a process that several models share, as on a GPU. Empty gives the model a process of its own.
 	Group string

@@ -28,6 +28,7 @@ type Death struct {
 	// Running is the number of runs that were in flight, Completed that of the runs that it had answered.
 	Running   int
 	Completed uint64
+	Memory    bool // it was over its memory limit
 	Starved   bool // at low priority, of having no processor: that says nothing of the version
 }
 
@@ -36,7 +37,7 @@ type processOptions struct {
 	callers     int
 	gently      bool // low priority until promote
 	runTimeout  time.Duration
-	memoryLimit int64
+	memoryLimit *atomic.Int64 // 0: none
 	maxRunBytes int64
 	name        string // for ps
 	subject     string // for messages: "model resnet version 7"
@@ -77,6 +78,9 @@ type process struct {
 	loads     map[uint32]chan frame // guarded by mu: loads that wait for their answer; channels have room for it
 	completed uint64                // guarded by mu
 	stop      chan struct{}         // closed with ending set
+	dozing    atomic.Bool           // watch looks seldom, until it is roused
+	rouse     chan struct{}         // cap 1
+	retired   atomic.Bool           // runs that have not begun go to the next process
 }
 
 // ending is why the core ends a process, or that it found it ended.
@@ -85,6 +89,7 @@ type ending struct {
 	timeout *slot  // the run that took too long
 	closed  bool   // wanted
 	parked  bool   // wanted, for a while
+	memory  bool   // it was over its memory limit
 	starved bool   // it had low priority and got no processor
 }
 
@@ -125,8 +130,9 @@ func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process,
 	p := &process{
 		host: h, opts: opts, pid: s.process.Pid, spawned: s, ctl: s.control,
 		free: make(chan *slot, slots), down: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}),
-		loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
+		rouse: make(chan struct{}, 1), loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
 	}
+	p.dozing.Store(true)
 	p.arena = &arena{max: int(opts.maxRunBytes), announce: p.announce, forget: p.forget}
 	if err := p.connect(entries); err != nil {
 		s.discard()
@@ -256,7 +262,7 @@ func (p *process) await() {
 
 // describe says how it ended. mu is held.
 func (p *process) describe(state *os.ProcessState) *Death {
-	d := &Death{Time: time.Now(), PID: p.pid, Reason: p.ending.reason, Exit: -1, Completed: p.completed, Starved: p.ending.starved}
+	d := &Death{Time: time.Now(), PID: p.pid, Reason: p.ending.reason, Exit: -1, Completed: p.completed, Starved: p.ending.starved, Memory: p.ending.memory}
 	for _, s := range p.slots {
 		if s.state == slotRunning || s.state == slotAbandoned {
 			d.Running++
@@ -284,7 +290,7 @@ func (p *process) isEnding() bool {
 	case <-p.stop:
 		return true
 	default:
-		return false
+		return p.retired.Load()
 	}
 }
 
@@ -530,18 +536,33 @@ const (
 
 // watch ends the process when a run takes too long or its memory grows over the limit, and trims idle memory.
 func (p *process) watch() {
-	tick := time.NewTicker(max(time.Millisecond, min(patrol, p.opts.runTimeout/16)))
+	slow := max(time.Millisecond, min(patrol, p.opts.runTimeout/16))
+	fast := min(slow, memoryPatrol)
+	pace := slow
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	var looked time.Time
 	var hunger hunger
+	var appetite appetite
 	for {
 		select {
 		case <-p.stop:
 			return
+		case <-p.rouse:
+			pace = fast
+			tick.Reset(pace)
 		case now := <-tick.C:
 			if s := p.overdue(now); s != nil {
 				p.kill(ending{timeout: s, reason: fmt.Sprintf("a run passed run_timeout (%v)", p.opts.runTimeout)})
 				return
+			}
+			if p.overfed(&appetite, now) {
+				return
+			}
+			p.dozing.Store(appetite.idle)
+			if next := appetite.next(slow, fast); next != pace {
+				pace = next
+				tick.Reset(pace)
 			}
 			if now.Sub(looked) < patrol/4 {
 				continue
@@ -549,14 +570,6 @@ func (p *process) watch() {
 			looked = now
 			p.arena.trim(now.Add(-idleArea))
 			if p.hungry(&hunger, now) {
-				return
-			}
-			if p.opts.memoryLimit <= 0 {
-				continue
-			}
-			if m, err := readMemory(p.pid); err == nil && m.Resident > p.opts.memoryLimit {
-				p.kill(ending{reason: fmt.Sprintf("over its memory limit: it used %d MiB of %d MiB; raise the limit or give the model less work at once",
-					m.Resident>>20, p.opts.memoryLimit>>20)})
 				return
 			}
 		}

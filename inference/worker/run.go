@@ -109,8 +109,11 @@ func (p *process) prepare(s *slot, model uint32, sig targetSignature, r *inferen
 // submit puts the slot's run on the ring, unless the process has ended.
 func (p *process) submit(s *slot) bool {
 	p.mu.Lock()
-	if p.ending != nil {
+	if p.ending != nil || p.retired.Load() {
 		p.release(s)
+		if p.ending == nil {
+			p.free <- s // others may wait for one, to hear the same
+		}
 		p.mu.Unlock()
 		return false
 	}
@@ -119,6 +122,12 @@ func (p *process) submit(s *slot) bool {
 	p.mu.Unlock()
 	if wake {
 		p.ringWorker()
+	}
+	if p.dozing.Load() && p.dozing.CompareAndSwap(true, false) {
+		select {
+		case p.rouse <- struct{}{}:
+		default:
+		}
 	}
 	return true
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inferd/inferd/inference"
@@ -34,7 +35,6 @@ type unit struct {
 	changed  chan struct{} // closed when any of these changes, and then replaced
 	state    State
 	reason   string
-	park     string        // why it is to be parked, as the process ends for that
 	wake     chan struct{} // cap 1: full while somebody waits for a parked one
 	refusal  error         // why the last start of a parked worker failed,
 	refusals int           // and how many have
@@ -56,10 +56,11 @@ func newUnit(h *Host, m *Model) *unit {
 		model, version = m.opts.Group, 0
 	}
 	u.process = processOptions{
-		callers: m.load.Callers, runTimeout: m.opts.RunTimeout, memoryLimit: m.opts.MemoryLimit, maxRunBytes: m.opts.MaxRunBytes,
+		callers: m.load.Callers, runTimeout: m.opts.RunTimeout, memoryLimit: new(atomic.Int64), maxRunBytes: m.opts.MaxRunBytes,
 		name: model, subject: subject(&m.load, m.opts.Group),
 		lines: func(line string) { h.opts.Stderr(model, version, line) },
 	}
+	u.process.memoryLimit.Store(m.opts.MemoryLimit)
 	return u
 }
 
@@ -377,6 +378,10 @@ func (s *streak) died(d *Death, lived time.Duration, o Options) {
 		*s = streak{}
 	}
 	s.quick++
+	if d.Memory && d.Completed > 0 {
+		*s = streak{} // it answers, and grows: another one answers as many again
+		return
+	}
 	if d.Running == 0 || d.Completed == 0 {
 		s.barren++
 	} else {
