@@ -49,8 +49,7 @@ func TestNoCoordinatedOmission(t *testing.T) {
 		stall = make(chan struct{})
 	)
 	s := restServer(t, func(http.ResponseWriter, *http.Request) {
-		switch k := n.Add(1); {
-		case k == 11:
+		if n.Add(1) == 11 {
 			time.AfterFunc(time.Second, func() { close(stall) })
 			<-stall
 		}

@@ -64,7 +64,6 @@ type tally struct {
 	refusedBy, failedBy          map[string]int64
 	refused, failed, held        int64
 	lateMost                     time.Duration
-	first, last                  time.Time // of sends, of all that the step sent
 	warm, inFlight, mostInFlight int64
 	open                         int64 // of those sent and counted
 	frozen                       bool  // what ends now was ended by us
