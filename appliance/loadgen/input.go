@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -46,11 +47,14 @@ func makeUp(random *rand.Rand, infos []inference.TensorInfo, rows int64) (named,
 			}
 		}
 		n, err := shape.Elements()
-		if err == nil && n > maxMade {
-			err = fmt.Errorf("%d elements are more than %d", n, maxMade)
+		switch {
+		case err == nil && n > maxMade:
+			err = fmt.Errorf("%d elements are more than %d; send fewer --rows", n, maxMade)
+		case err == nil && n == 0: // besides, one of its other dimensions may be endless
+			err = errors.New("it has no elements")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("input %q of shape %v: %w; send fewer --rows, or give a request with --input", info.Alias, shape, err)
+			return nil, fmt.Errorf("input %q of shape %.200v: %w; give a request with --input", info.Alias, shape, err)
 		}
 		t, err := randomTensor(random, info.DType, shape, n)
 		if err != nil {
