@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -112,6 +115,8 @@ func (g *Generator) prepareREST(ctx context.Context) error {
 	g.body = len(bodies[0])
 	status, answer, err := g.ask(ctx, http.MethodPost, g.target.path()+":predict", bodies[0])
 	switch {
+	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF):
+		// Someone answers, and refuses a large body in a way that net/http's client cannot read: the load will tell.
 	case err != nil:
 		return err
 	case status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusRequestTimeout:

@@ -72,7 +72,8 @@ func TestNoCoordinatedOmission(t *testing.T) {
 func TestRefusalsByReason(t *testing.T) {
 	var n atomic.Int64
 	s := restServer(t, func(w http.ResponseWriter, r *http.Request) {
-		switch n.Add(1) % 4 {
+		k := n.Add(1)
+		switch k % 4 {
 		case 0:
 			w.Header().Set("X-Inferd-Reason", "queue_full")
 			w.WriteHeader(http.StatusTooManyRequests)
@@ -81,7 +82,7 @@ func TestRefusalsByReason(t *testing.T) {
 		case 1:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case 2:
-			if n.Load() == 2 {
+			if k == 2 {
 				return
 			}
 			c, _, err := w.(http.Hijacker).Hijack()
@@ -94,7 +95,7 @@ func TestRefusalsByReason(t *testing.T) {
 		}
 	})
 	s.Start()
-	r := run(t, restTarget(s), Options{Rates: []float64{100}, Duration: 400 * time.Millisecond, InFlight: 1})
+	r := run(t, restTarget(s), Options{Rates: []float64{100}, Duration: 400 * time.Millisecond})
 	got := r.Steps[0]
 	if got.Offered != 40 || got.RefusedBy["queue_full"] != 10 || got.RefusedBy["HTTP 503"] != 10 || got.FailedBy[FailedReset] != 9 || got.Answered != 11 {
 		t.Errorf("%+v", got)
@@ -119,11 +120,29 @@ func TestEarlyRefusalOfLargeBody(t *testing.T) {
 		})
 		s.Start()
 		body := []byte(`{"inputs":"` + strings.Repeat("x", 1<<20) + `"}`)
-		r := run(t, restTarget(s), Options{Rates: []float64{50}, Duration: 200 * time.Millisecond, Input: body, ExpectContinue: expect, InFlight: 1})
+		r := run(t, restTarget(s), Options{Rates: []float64{50}, Duration: 200 * time.Millisecond, Input: body, ExpectContinue: expect})
 		got := r.Steps[0]
 		if got.RefusedBy["memory"] != 5 || got.Answered != 5 {
 			t.Errorf("expect %v: %+v", expect, got)
 		}
+	}
+}
+
+// A server that resets the connection under a large request is measured: that is what its failures are counted for.
+func TestResetOfTheFirstRequest(t *testing.T) {
+	s := restServer(t, func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	})
+	s.Start()
+	r := run(t, restTarget(s), Options{Rates: []float64{50}, Duration: 200 * time.Millisecond, Input: []byte(strings.Repeat("x", 1<<20))})
+	if got := r.Steps[0]; got.FailedBy[FailedReset] != 10 {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -156,7 +175,8 @@ func TestGRPC(t *testing.T) {
 		if md, _ := metadata.FromIncomingContext(ctx); in.GetTensorShape().GetDim()[0].GetSize() != 2 || len(in.GetTensorContent()) != 8 || md.Get("x-inferd-priority")[0] != "interactive" {
 			t.Errorf("request %v", req)
 		}
-		switch n.Add(1) % 4 {
+		k := n.Add(1)
+		switch k % 4 {
 		case 2:
 			st, err := status.New(codes.ResourceExhausted, "too many").WithDetails(&errdetails.ErrorInfo{Reason: "QUEUE_FULL", Domain: "inferd"})
 			if err != nil {
@@ -169,7 +189,7 @@ func TestGRPC(t *testing.T) {
 			if _, ok := ctx.Deadline(); !ok {
 				t.Error("no deadline came")
 			}
-			if n.Load() == 4 {
+			if k == 4 {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
@@ -212,7 +232,7 @@ func TestInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := r.Steps[0]; len(r.Steps) != 1 || !r.Interrupted || got.Answered != 8 || got.Open == 0 || got.Seconds > 3000 {
+	if got := r.Steps[0]; len(r.Steps) != 1 || !r.Interrupted || got.Answered > 8 || got.Answered+got.Open != got.Sent || got.Open == 0 || got.Seconds > 3000 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -108,7 +108,7 @@ func (r *Result) Table(w io.Writer) {
 		}
 		l := s.Latency
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", what, short(s.OfferedRate), s.Sent, s.Answered, short(s.Goodput), s.Refused, s.Failed,
-			short(l.P50), short(l.P90), short(l.P99), short(l.P999), short(l.Max), short(s.Service.P50), short(s.Service.P99))
+			l.cell(l.P50), l.cell(l.P90), l.cell(l.P99), l.cell(l.P999), l.cell(l.Max), s.Service.cell(s.Service.P50), s.Service.cell(s.Service.P99))
 	}
 	_ = t.Flush() // the terminal is gone when this fails
 	for _, s := range r.Steps {
@@ -133,6 +133,14 @@ func (r *Result) Table(w io.Writer) {
 	if r.Interrupted {
 		fmt.Fprintln(w, "interrupted: this is what there was until then")
 	}
+}
+
+// cell is one of the times, or - when there are none.
+func (t Times) cell(v float64) string {
+	if t.Count == 0 {
+		return "-"
+	}
+	return short(v)
 }
 
 // blame is what held the generator back, and what to do.
