@@ -1,7 +1,8 @@
-// memory.go: how much memory this process and its workers may use, how much is left, and who says so.
-package appliance
+// limit.go: how much memory this process and its workers may use, how much of it is kept back, and who says so.
+package admission
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"iter"
@@ -13,27 +14,95 @@ import (
 // unlimited is more than any limit that somebody set: cgroup v1 says "none" with the largest number of pages.
 const unlimited = 1 << 60
 
-// memoryLimit is the tightest memory limit of this process's cgroup and its ancestors, of version 2 or 1, else the machine's memory; and
-// why. It is 0 where nothing can be read. root is the file system from /, for /proc and /sys.
-func memoryLimit(root fs.FS) (bytesLimit int64, why string) {
-	bytesLimit, why = machineMemory(root), "the whole machine; no cgroup limits it"
-	if bytesLimit == 0 {
-		why = "/proc/meminfo cannot be read, so the machine's memory is not known"
+// Sources of a limit.
+const (
+	FromConfiguration = "configuration"
+	FromCgroup2       = "cgroup v2"
+	FromCgroup1       = "cgroup v1"
+	FromMachine       = "machine"
+	FromNowhere       = "unknown"
+)
+
+// Limit is the memory that the appliance and its workers may take together. The zero Limit is none.
+type Limit struct {
+	Bytes   int64 // 0: none is known, and nothing is refused
+	Reserve int64 // of Bytes, kept free
+	Source  string
+	Why     string
+}
+
+// Usable is what may be booked.
+func (l Limit) Usable() int64 { return l.Bytes - l.Reserve }
+
+// Bounds of the reserve that is chosen for a limit.
+const (
+	minReserve = 64 << 20
+	maxReserve = 1 << 30
+)
+
+// ReserveOf is what is kept free of a limit: as configured, else a sixteenth, and at most a quarter in any case.
+func ReserveOf(limit, configured int64) int64 {
+	return min(limit/4, cmp.Or(configured, min(max(limit/16, minReserve), maxReserve)))
+}
+
+// Bounds of the share of requests in flight that is chosen for a limit.
+const (
+	maxShare       = 1 << 30
+	unlimitedShare = 1 << 30 // where no limit is known
+)
+
+// ShareOf is what requests in flight may take of a limit together: as configured, else a quarter and at most 1 GiB.
+func ShareOf(limit, configured int64) int64 {
+	switch {
+	case configured > 0 && limit > 0:
+		return min(configured, limit/2) // a limit that was tightened since leaves models something
+	case configured > 0:
+		return configured
+	case limit > 0:
+		return min(limit/4, maxShare)
 	}
-	machine := bytesLimit
+	return unlimitedShare
+}
+
+// InForce is the limit in force: the configured one (0: none is), unless a cgroup's or the machine's is tighter; with the configured
+// reserve (0: chosen). root is the file system from /, for /proc and /sys.
+func InForce(root fs.FS, configured, reserve int64) Limit {
+	l := Limit{Bytes: machineMemory(root), Source: FromMachine, Why: "the whole machine; no cgroup limits it"}
+	if l.Bytes == 0 {
+		l.Source, l.Why = FromNowhere, "/proc/meminfo cannot be read, so the machine's memory is not known"
+	}
+	machine := l.Bytes
 	for dir, v1 := range groups(root) {
-		file := "memory.max"
+		source, files := FromCgroup2, []string{"memory.max", "memory.high"}
 		if v1 {
-			file = "memory.limit_in_bytes"
+			source, files = FromCgroup1, []string{"memory.limit_in_bytes"}
 		}
-		if n, ok := number64(root, dir, file); ok && n < unlimited && (bytesLimit == 0 || n < bytesLimit) {
-			bytesLimit, why = n, fmt.Sprintf("by %s of cgroup %s", file, groupName(dir))
-			if machine > 0 {
-				why += fmt.Sprintf("; the machine has %.1f GiB", float64(machine)/(1<<30))
+		for _, file := range files {
+			if n, ok := number64(root, dir, file); ok && n < unlimited && (l.Bytes == 0 || n < l.Bytes) {
+				l.Bytes, l.Source, l.Why = n, source, fmt.Sprintf("by %s of cgroup %s", file, groupName(dir))
+				if machine > 0 {
+					l.Why += fmt.Sprintf("; the machine has %.1f GiB", float64(machine)/(1<<30))
+				}
 			}
 		}
 	}
-	return bytesLimit, why
+	switch {
+	case configured <= 0:
+	case l.Bytes == 0 || configured <= l.Bytes:
+		l.Bytes, l.Source, l.Why = configured, FromConfiguration, "by memory.limit"
+	default:
+		l.Why += fmt.Sprintf("; memory.limit, %s, is more and changes nothing", megabytes(configured))
+	}
+	l.Reserve = ReserveOf(l.Bytes, reserve)
+	return l
+}
+
+// megabytes is a size for people.
+func megabytes(n int64) string {
+	if n < 10_000_000 {
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%d MB", (n+500_000)/1_000_000)
 }
 
 // Mounts of cgroups, in an fs.FS.
@@ -93,12 +162,12 @@ func number64(root fs.FS, dir, file string) (n int64, ok bool) {
 		return 0, false
 	}
 	n, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	return n, err == nil
+	return n, err == nil && n >= 0
 }
 
-// freeMemory is what may still be taken before the tightest of the limits is reached, and which that is; why is empty where nothing can be
+// Available is what may still be taken before the tightest of the limits is reached, and which that is; why is empty where nothing can be
 // read. Pages that hold files alone and were not used lately count as free, for the kernel takes them first.
-func freeMemory(root fs.FS) (free int64, why string) {
+func Available(root fs.FS) (free int64, why string) {
 	free, ok := memInfo(root, "MemAvailable:")
 	if ok {
 		why = "what the machine has left"
@@ -129,7 +198,7 @@ func groupStat(root fs.FS, dir, name string) int64 {
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
-			if err != nil {
+			if err != nil || n < 0 || n > unlimited {
 				return 0
 			}
 			return n
@@ -162,7 +231,10 @@ func memInfo(root fs.FS, name string) (int64, bool) {
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, name); ok {
 			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return kb << 10, err == nil
+			if err != nil || kb < 0 || kb > unlimited>>10 {
+				return 0, false
+			}
+			return kb << 10, true
 		}
 	}
 	return 0, false
