@@ -29,4 +29,6 @@ func (d Disk) String() string {
 }
 
 // Report is the disk's part of the Report.
-func (d Disk) Report() DiskReport { return DiskReport{Free: d.Free, Floor: d.Floor, Refuses: d.Refuses()} }
+func (d Disk) Report() DiskReport {
+	return DiskReport{Free: d.Free, Floor: d.Floor, Refuses: d.Refuses()}
+}

@@ -26,37 +26,59 @@ type Sample struct {
 	Known          bool             // the kernel tells of stalls
 	Some10, Full10 float64          // percent of the last 10 s in which some, or all, tasks stood still for memory
 	Events         map[string]int64 // of memory.events
-	Used, Limit    int64            // of the appliance and its workers; Limit 0: none
+	Used           int64            // by the appliance and its workers
+	Limit          Limit
 }
 
-// Above the first number a level is reached, and it is left below the second, so that it does not flutter.
-var bounds = struct{ someStall, highStall, someUsed, highUsed [2]float64 }{
-	someStall: [2]float64{10, 5}, // of Some10
-	highStall: [2]float64{10, 5}, // of Full10
-	someUsed:  [2]float64{0.90, 0.85},
-	highUsed:  [2]float64{0.95, 0.92},
-}
+// Stalls in percent from which on a level is reached, and below which it is left, so that it does not flutter.
+const (
+	stallFrom  = 10
+	stallBelow = 5
+)
 
-// Judge is the level that follows from a sample, where the one before led to the level old.
+// Judge is the level that follows from a sample, where the one before led to the level old. Into the reserve nothing that was booked
+// reaches: what is there has grown unforeseen. Half of the reserve used is High.
 func Judge(now, before Sample, old Level) Level {
-	used := 0.0
-	if now.Limit > 0 {
-		used = float64(now.Used) / float64(now.Limit)
+	stalls := func(percent float64, at Level) bool {
+		return percent >= stallFrom || old >= at && percent >= stallBelow
 	}
-	over := func(value float64, bound [2]float64, at Level) bool {
+	uses := func(eighths int64, at Level) bool { // of the reserve; a level is left two eighths below
 		if old >= at {
-			return value >= bound[1]
+			eighths -= 2
 		}
-		return value >= bound[0]
+		return now.Limit.Bytes > 0 && now.Used > now.Limit.Usable()+now.Limit.Reserve/8*eighths
 	}
 	killed := before.Events != nil && now.Events["oom_kill"] > before.Events["oom_kill"]
 	switch {
-	case killed || over(now.Full10, bounds.highStall, High) || over(used, bounds.highUsed, High):
+	case killed || stalls(now.Full10, High) || uses(4, High):
 		return High
-	case over(now.Some10, bounds.someStall, Some) || over(used, bounds.someUsed, Some):
+	case stalls(now.Some10, Some) || uses(0, Some):
 		return Some
 	}
 	return Calm
+}
+
+// UsedOf is what the cgroup whose limit l is uses, pages that hold files left out, for the kernel takes those back. ok is false where the
+// limit is no cgroup's.
+func UsedOf(root fs.FS, l Limit) (bytes int64, ok bool) {
+	if l.Source != FromCgroup2 && l.Source != FromCgroup1 {
+		return 0, false
+	}
+	for dir, v1 := range groups(root) {
+		limits, used, inactive, active := []string{"memory.max", "memory.high"}, "memory.current", "inactive_file", "active_file"
+		if v1 {
+			limits, used, inactive, active = []string{"memory.limit_in_bytes"}, "memory.usage_in_bytes", "total_inactive_file", "total_active_file"
+		}
+		for _, file := range limits {
+			if n, ok := number64(root, dir, file); !ok || n != l.Bytes {
+				continue
+			}
+			if n, ok := number64(root, dir, used); ok {
+				return max(0, n-groupStat(root, dir, inactive)-groupStat(root, dir, active)), true
+			}
+		}
+	}
+	return 0, false
 }
 
 // Stalls reads the stalls and events of this process's own cgroup, or where it has no file of them the machine's. root is the file system

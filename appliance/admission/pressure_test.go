@@ -8,7 +8,7 @@ import (
 )
 
 func TestJudge(t *testing.T) {
-	used := func(percent int64) Sample { return Sample{Used: percent, Limit: 100} }
+	used := func(n int64) Sample { return Sample{Used: n, Limit: Limit{Bytes: 1000, Reserve: 80}} } // 920 may be booked
 	for _, c := range []struct {
 		name   string
 		now    Sample
@@ -18,16 +18,16 @@ func TestJudge(t *testing.T) {
 	}{
 		{"nothing is known", Sample{}, Sample{}, Calm, Calm},
 		{"no limit", Sample{Used: 1 << 40}, Sample{}, Calm, Calm},
-		{"room", used(50), used(50), Calm, Calm},
-		{"nearly full", used(91), used(50), Calm, Some},
-		{"still nearly full", used(86), used(91), Some, Some},
-		{"as full, coming from below", used(86), used(80), Calm, Calm},
-		{"no longer", used(84), used(91), Some, Calm},
-		{"full", used(96), used(50), Calm, High},
-		{"still full", used(93), used(96), High, High},
-		{"less full", used(91), used(96), High, Some},
-		{"empty at once", used(10), used(96), High, Calm},
-		{"over", used(120), used(96), Some, High},
+		{"all that may be booked", used(920), used(500), Calm, Calm},
+		{"into the reserve", used(921), used(500), Calm, Some},
+		{"still close", used(901), used(921), Some, Some},
+		{"as close, coming from below", used(901), used(800), Calm, Calm},
+		{"no longer", used(899), used(921), Some, Calm},
+		{"half of the reserve", used(961), used(500), Calm, High},
+		{"still", used(941), used(961), High, High},
+		{"less", used(939), used(961), High, Some},
+		{"empty at once", used(100), used(961), High, Calm},
+		{"over", used(1200), used(961), Some, High},
 		{"some stall", Sample{Known: true, Some10: 12}, Sample{}, Calm, Some},
 		{"some still stall", Sample{Known: true, Some10: 6}, Sample{}, Some, Some},
 		{"few stall", Sample{Known: true, Some10: 6}, Sample{}, Calm, Calm},
@@ -67,5 +67,22 @@ func TestStalls(t *testing.T) {
 		if !maps.Equal(got.Events, c.want.Events) || got.Known != c.want.Known || got.Some10 != c.want.Some10 || got.Full10 != c.want.Full10 {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
 		}
+	}
+}
+
+func TestUsedOf(t *testing.T) {
+	root := fstest.MapFS{
+		"proc/self/cgroup":                 {Data: []byte("0::/a/b\n")},
+		"sys/fs/cgroup/a/memory.max":       {Data: []byte("1000\n")},
+		"sys/fs/cgroup/a/memory.current":   {Data: []byte("700\n")},
+		"sys/fs/cgroup/a/memory.stat":      {Data: []byte("anon 400\ninactive_file 200\nactive_file 100\n")},
+		"sys/fs/cgroup/a/b/memory.max":     {Data: []byte("max\n")},
+		"sys/fs/cgroup/a/b/memory.current": {Data: []byte("300\n")},
+	}
+	if n, ok := UsedOf(root, InForce(root, 0, 0)); !ok || n != 400 {
+		t.Errorf("%d %v", n, ok)
+	}
+	if _, ok := UsedOf(root, InForce(root, 500, 0)); ok {
+		t.Error("a configured limit is no cgroup's")
 	}
 }
