@@ -36,12 +36,7 @@ func Doctor(ctx context.Context, cfg *config.Config, opts DoctorOptions) *CheckR
 	d.runtime(ctx, opts.OpenRuntime)
 	d.cpu()
 	d.gpu(ctx)
-	limit, why := memoryLimit(os.DirFS("/"))
-	if limit > 0 {
-		d.say(FindingOK, "memory", "%.1f GiB, %s", float64(limit)/(1<<30), why)
-	} else {
-		d.say(FindingWarning, "memory", "%s", why)
-	}
+	d.memory()
 	d.control(ctx)
 	d.port("listen.grpc", cfg.Listen.GRPC, func(s *control.Status) string { return s.GRPC })
 	d.port("listen.http", cfg.Listen.HTTP, func(s *control.Status) string { return s.HTTP })

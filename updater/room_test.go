@@ -166,6 +166,9 @@ func TestLoadThatHadNoRoom(t *testing.T) {
 		w.pass(5 * time.Minute)
 		w.wantLive()
 		w.wantPublic("1 END RESOURCE_EXHAUSTED")
+		if !w.model().Verdict {
+			t.Error("the first verdict is waited for as long as the memory")
+		}
 		if v, _ := w.model().Version(1); v.State == StateQuarantined || !strings.Contains(v.Reason, "memory.limit, the service's MemoryMax") {
 			t.Fatalf("%+v", v)
 		}
