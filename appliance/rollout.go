@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/appliance/health"
@@ -85,7 +86,7 @@ func trialOf(m updater.ModelStatus) *control.Trial {
 
 // room is the memory that another worker may take.
 func (l *loader) room() (free int64, why string, ok bool) {
-	free, why = freeMemory(l.root)
+	free, why = admission.Available(l.root)
 	if limit := int64(l.cfg.Runtime.WorkerMemoryLimit); why != "" && limit > 0 && limit < free {
 		free, why = limit, "runtime.worker_memory_limit"
 	}
