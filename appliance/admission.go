@@ -4,6 +4,7 @@ package appliance
 import (
 	"cmp"
 	"encoding/json"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -49,7 +50,8 @@ func (a *Appliance) Admission() *admission.Report {
 func (a *Appliance) admissionHandler(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET")
-		http.Error(w, `{"error": "GET tells what is admitted; nothing can be changed here"}`, http.StatusMethodNotAllowed)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		_, _ = io.WriteString(w, "GET tells what is admitted; nothing can be changed here\n") // the client is gone when this fails
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -138,6 +138,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.memory.freed = a.updater.RoomFreed
 	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a})
 	return a, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,10 @@ type keeper struct {
 	log    *slog.Logger
 	turn   chan struct{} // cap 1: full while somebody makes room
 
-	host func() worker.HostStats
+	// set before run
+	host  func() worker.HostStats
+	freed func()                 // who waits for memory may try again
+	anon  func(pid string) int64 // of a process: the pages that are no file's and not shared; 0 when it is no more
 
 	mu       sync.Mutex
 	accounts map[*account]struct{} // guarded by mu
@@ -50,15 +54,15 @@ type keeper struct {
 	level    admission.Level       // guarded by mu
 	disk     admission.Disk        // guarded by mu
 
-	// owned by run
 	core, zygote, storage *admission.Entry
-	goLimit               int64
+	goLimit               int64 // owned by run
 }
 
 func newKeeper(cfg func() *config.Config, root fs.FS, live *workers, tracker *health.Tracker, log *slog.Logger) *keeper {
 	k := &keeper{
 		ledger: admission.NewLedger(), root: root, config: cfg, live: live, health: tracker, log: log.With("component", "memory"),
 		turn: make(chan struct{}, 1), accounts: make(map[*account]struct{}), host: func() worker.HostStats { return worker.HostStats{} },
+		freed: func() {}, anon: procAnon,
 	}
 	k.core = k.ledger.Book(admission.Owner{Kind: admission.OwnerCore})
 	k.zygote = k.ledger.Book(admission.Owner{Kind: admission.OwnerZygote})
@@ -73,6 +77,9 @@ func (k *keeper) limit() {
 	l := admission.InForce(k.root, int64(m.Limit), int64(m.Reserve))
 	old := k.ledger.Limit()
 	k.ledger.SetLimit(l, admission.ShareOf(l.Bytes, int64(m.Requests)))
+	if l.Usable() > old.Usable() {
+		k.freed()
+	}
 	if old.Bytes != l.Bytes && l.Bytes > 0 {
 		k.log.Info("memory limit is in force", "bytes", l.Bytes, "reason", l.Why)
 	}
@@ -113,6 +120,10 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 		})
 	}
 	err := take(need)
+	if err != nil { // the core may hold pages that it does not need
+		k.tidy()
+		err = take(need)
+	}
 	if err != nil && c.Least < need { // it was only a guess
 		if err = take(c.Least); err == nil {
 			if free, limited := k.ledger.Free(); limited {
@@ -133,6 +144,12 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 	defer k.mu.Unlock()
 	k.accounts[a] = struct{}{}
 	return a, nil
+}
+
+// tidy has the core give back what it does not need, and books it.
+func (k *keeper) tidy() {
+	debug.FreeOSMemory()
+	k.bookCore()
 }
 
 // loaded notes the runner of the account.
@@ -170,8 +187,9 @@ func (a *account) close() {
 	}
 	a.entry.Release()
 	a.keeper.mu.Lock()
-	defer a.keeper.mu.Unlock()
 	delete(a.keeper.accounts, a)
+	a.keeper.mu.Unlock()
+	a.keeper.freed()
 }
 
 // room is asked before another process of the version is started: books it again, and parks others for it. What is returned is called when
@@ -388,7 +406,10 @@ func (s *servable) idler(now time.Time) admission.Idler {
 	if s.account == nil {
 		return admission.Idler{Parked: true}
 	}
-	m, ok := s.runner.(interface{ Shared() bool })
+	m, ok := s.runner.(interface {
+		parkable
+		Shared() bool
+	})
 	st := s.Batcher.Stats()
 	return admission.Idler{
 		Idle: s.idle(now), Bytes: s.account.entry.Bytes(), Pinned: s.pinned, Parked: !ok || m.Shared() || s.account.parked(),

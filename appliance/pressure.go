@@ -16,7 +16,6 @@ import (
 
 	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/health"
-	"github.com/inferd/inferd/inference/worker"
 )
 
 const (
@@ -61,12 +60,10 @@ func (k *keeper) look(now time.Time) {
 
 // measure books what everybody has, and is the sum of what was found.
 func (k *keeper) measure() (used int64) {
-	own := procMemory("self")
-	k.core.Set(own.anon, own.anon) // what it shares with workers is theirs
-	used += own.anon
+	used += k.bookCore()
 	var zygote int64
 	if pid := k.host().ZygotePID; pid > 0 {
-		zygote = procMemory(strconv.Itoa(pid)).anon
+		zygote = k.anon(strconv.Itoa(pid)) // its workers share most of it, and have it booked too: rather too much than too little
 	}
 	k.zygote.Set(zygote, zygote)
 	used += zygote
@@ -90,6 +87,13 @@ func (k *keeper) measure() (used int64) {
 		used += a.measure(shared, free, limited)
 	}
 	return used
+}
+
+// bookCore books what the core has. What it shares with workers is theirs.
+func (k *keeper) bookCore() int64 {
+	own := k.anon("self")
+	k.core.Set(own, own)
+	return own
 }
 
 // shares reports whether the account's process is others' too.
@@ -151,6 +155,7 @@ func (k *keeper) act(now time.Time, before, level admission.Level, s admission.S
 		reason := fmt.Sprintf("%d MiB of %d MiB are used, and in the last 10 s some tasks stood still for memory for %v%% of the time", s.Used>>20, s.Limit.Bytes>>20, s.Some10)
 		switch {
 		case level > before:
+			k.tidy()
 			k.log.Warn("memory is short", "name", level.String(), "reason", reason, "instead", "no version is loaded, idle ones are parked")
 		case level == admission.Calm:
 			k.log.Info("memory is no longer short", "reason", reason)
@@ -271,35 +276,19 @@ func (k *keeper) room(workerLimit int64) (free int64, why string, ok bool) {
 	return free, why, why != ""
 }
 
-// procBytes are a process's pages.
-type procBytes struct{ anon, shared int64 }
-
-// procMemory is zero for a process that is no more.
-func procMemory(pid string) (m procBytes) {
+// procAnon is what /proc says about a process's pages that are no file's and not shared.
+func procAnon(pid string) int64 {
 	text, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {
-		return m
+		return 0
 	}
 	for line := range strings.Lines(string(text)) {
-		name, rest, _ := strings.Cut(line, ":")
-		kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-		if err != nil {
-			continue
-		}
-		switch name {
-		case "RssAnon":
-			m.anon = kb << 10
-		case "RssShmem":
-			m.shared = kb << 10
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			if err == nil {
+				return kb << 10
+			}
 		}
 	}
-	return m
-}
-
-var _ parkableStats = (*worker.Model)(nil)
-
-// parkableStats is what the keeper needs of every worker.
-type parkableStats interface {
-	Vitals() (deaths int, last string, bytes int64)
-	Shared() bool
+	return 0
 }

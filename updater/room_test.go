@@ -176,7 +176,8 @@ func TestLoadThatHadNoRoom(t *testing.T) {
 			t.Fatal(events)
 		}
 		full.Store(false)
-		w.pass(roomRetry + time.Second)
+		w.c.RoomFreed()
+		w.pass(0)
 		w.wantLive(1)
 	})
 }
