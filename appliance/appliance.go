@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 
+	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rest"
 	"github.com/inferd/inferd/appliance/api/rpc"
@@ -69,6 +70,8 @@ type Appliance struct {
 	catalog *inference.Catalog
 	service *api.Service
 	metrics *metrics
+	gate    *admission.Gate
+	memory  *keeper
 	load    *loader
 	journal *stateJournal
 	updater *updater.Controller
@@ -96,9 +99,12 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
 		health: health.New(), news: new(news), turn: make(chan struct{}, 1), draining: make(chan struct{})}
 	a.current.Store(cfg)
-	a.service = api.New(a.catalog, api.Options{Observe: a.metrics.request, Log: opts.Log})
+	live := newWorkers()
+	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
+	a.gate = admission.NewGate(admission.Limits{}, a.memory.ledger)
+	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Observe: a.metrics.request, Log: opts.Log})
 
-	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: newWorkers(), changed: a.news.tell, root: os.DirFS("/"),
+	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}
 	found, err := tfrt.Find(cfg.Runtime.Library)
 	if err != nil {
@@ -111,6 +117,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
 		Env:       gpuEnv, Log: opts.Log, Stderr: a.workerLine,
 	})
+	a.memory.host = a.load.host.Stats
 	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		Journal: a.journal, Build: opts.Version + " " + a.load.library,
@@ -131,7 +138,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.metrics.registry.MustRegister(&states{a})
+	a.memory.freed = a.updater.RoomFreed
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a})
 	return a, nil
 }
 
@@ -205,6 +213,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 	err = runStages(ctx, []stage{
 		{"worker host", func(ctx context.Context, ready func()) error { ready(); return a.load.host.Run(ctx) }},
+		{"memory", func(ctx context.Context, ready func()) error { ready(); return a.memory.run(ctx) }},
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
 		{"configuration", func(ctx context.Context, ready func()) error { ready(); return a.watchConfig(ctx) }},
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
@@ -378,6 +387,10 @@ func (a *Appliance) front() http.Handler {
 	mux.HandleFunc("GET /v2/health/ready", a.readiness)
 	mux.Handle("/", v1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == admissionPath {
+			a.admissionHandler(w, r)
+			return
+		}
 		// The mux knows case and redirects unclean paths; TensorFlow Serving's surface is matched as it was sent.
 		if len(r.URL.Path) >= 3 && strings.EqualFold(r.URL.Path[:3], "/v1") {
 			v1.ServeHTTP(w, r)

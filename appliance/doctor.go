@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/inference/device"
@@ -36,12 +37,7 @@ func Doctor(ctx context.Context, cfg *config.Config, opts DoctorOptions) *CheckR
 	d.runtime(ctx, opts.OpenRuntime)
 	d.cpu()
 	d.gpu(ctx)
-	limit, why := memoryLimit(os.DirFS("/"))
-	if limit > 0 {
-		d.say(FindingOK, "memory", "%.1f GiB, %s", float64(limit)/(1<<30), why)
-	} else {
-		d.say(FindingWarning, "memory", "%s", why)
-	}
+	d.memory()
 	d.control(ctx)
 	d.port("listen.grpc", cfg.Listen.GRPC, func(s *control.Status) string { return s.GRPC })
 	d.port("listen.http", cfg.Listen.HTTP, func(s *control.Status) string { return s.HTTP })
@@ -250,4 +246,28 @@ func writable(dir string, stat func(string) (fs.FileInfo, error), access func(st
 		}
 		return made, nil
 	}
+}
+
+// memory says which limit is in force, and how much of it models may have.
+func (d *doctor) memory() {
+	m := d.cfg.Memory
+	l := admission.InForce(os.DirFS("/"), int64(m.Limit), int64(m.Reserve))
+	if l.Bytes == 0 {
+		d.say(FindingWarning, "memory", "%s; write memory.limit, or nothing is held against it", l.Why)
+		return
+	}
+	share := admission.ShareOf(l.Bytes, int64(m.Requests))
+	severity, advice := FindingOK, ""
+	if l.Bytes < config.MinMemory {
+		severity, advice = FindingWarning, fmt.Sprintf("; inferd and TensorFlow alone need %v", config.Bytes(config.MinMemory))
+	}
+	d.say(severity, "memory", "%s, %s; %s are kept free and requests in flight may have %s%s", gib(l.Bytes), l.Why, gib(l.Reserve), gib(share), advice)
+}
+
+// gib is a size in the unit that people buy memory in.
+func gib(n int64) string {
+	if n < 1<<30 {
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 }

@@ -4,7 +4,6 @@ package appliance
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -94,7 +93,7 @@ func (b backend) Call(sig *inference.Signature, in []*tensor.Tensor, outputs []i
 	return late, err
 }
 
-// loader makes servables of version folders. It is immutable.
+// loader makes servables of version folders. It is immutable but for accounts.
 type loader struct {
 	cfg     *config.Config // as it was at the start
 	library string         // empty: no runtime was found
@@ -104,9 +103,11 @@ type loader struct {
 	log     *slog.Logger
 	live    *workers
 	gpus    *gpus
-	root    fs.FS  // the file system from /, for what the kernel says about memory
-	changed func() // a worker's state is another
-	alone   bool   // nothing serves beside, so every load has normal priority
+	memory  *keeper // nil: no account is kept
+	changed func()  // a worker's state is another
+	alone   bool    // nothing serves beside, so every load has normal priority
+
+	accounts sync.Map // inference.Runner to *account: of what is loaded
 }
 
 // settings are the model's own options, as the updater carries them for us.
@@ -122,6 +123,22 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 			Msg: "no TensorFlow runtime: " + l.missing.Error(), Err: inference.ErrNoRuntime}
 	}
 	m := settings(c)
+	account, err := l.memory.reserve(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	r, err := l.place(ctx, c, m, account)
+	if err != nil {
+		account.close()
+		return nil, err
+	}
+	account.loaded(r)
+	l.accounts.Store(r, account)
+	return r, nil
+}
+
+// place finds a seat for the candidate and loads it there.
+func (l *loader) place(ctx context.Context, c updater.Candidate, m config.Model, account *account) (inference.Runner, error) {
 	load := worker.Load{
 		Model: c.Model.Name, Version: c.Number, Dir: c.Dir, Tags: c.Info.Tags, Signatures: c.Info.Signatures,
 		IntraOpThreads: m.IntraOpThreads, InterOpThreads: m.InterOpThreads, Callers: m.Callers,
@@ -137,8 +154,8 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 		}
 		load.Device, load.MemoryFraction = s.device(), s.Fraction
 		r, err := l.open(ctx, load, s, worker.Options{
-			RunTimeout: m.RunTimeout, MemoryLimit: int64(l.cfg.Runtime.WorkerMemoryLimit), Again: c.Again, Gently: l.gently(c),
-		})
+			RunTimeout: m.RunTimeout, MemoryLimit: l.cfg.WorkerLimit(m.ModelOptions), Again: c.Again, Gently: l.gently(c),
+		}, account)
 		if err == nil {
 			s.taken()
 			l.changed()
@@ -155,33 +172,51 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 }
 
 // open loads into a worker (or, with isolation none, into this process). The seat is the runner's until that is closed.
-func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worker.Options) (inference.Runner, error) {
+func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worker.Options, account *account) (inference.Runner, error) {
 	if s.isolation == config.IsolationNone {
 		m, err := openModel(load)
 		if err != nil {
 			return nil, err
 		}
-		return inProcess{m, s}, nil
+		return &inProcess{m, s, l, account}, nil
 	}
 	opts.Group = s.group()
 	opts.OnState = func(state worker.State, _ string) {
 		if state == worker.Closed {
 			s.leave()
+			l.forget(account)
 		}
 		l.changed()
 	}
 	return l.host.Open(ctx, load, opts)
 }
 
-// inProcess is a model in this process, with its seat.
-type inProcess struct {
-	*tfrt.Model
-	seat *seat
+// forget ends a worker's account.
+func (l *loader) forget(a *account) {
+	if a == nil {
+		return
+	}
+	a.close()
+	l.accounts.Range(func(r, v any) bool {
+		if v == a {
+			l.accounts.Delete(r)
+		}
+		return true
+	})
 }
 
-// Close frees the model and then gives its seat back.
-func (p inProcess) Close() error {
+// inProcess is a model in this process, with its seat and its account.
+type inProcess struct {
+	*tfrt.Model
+	seat    *seat
+	from    *loader
+	account *account
+}
+
+// Close frees the model and then gives its seat and its memory back.
+func (p *inProcess) Close() error {
 	defer p.seat.leave()
+	defer p.from.forget(p.account)
 	return p.Model.Close()
 }
 
@@ -191,17 +226,21 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 	for _, s := range p.Signatures {
 		proven = max(proven, s.Largest)
 	}
+	account, _ := l.accounts.Load(r)
+	use := newUsage(account, settings(c))
+	use.account.proven(p)
 	meter, observe := updater.NewMeter(v.Signatures), l.metrics.batches(v.Model, v.Number)
 	b := batch.New(r, batch.Options{
 		Model: v.Model, Version: v.Number, Policy: policy(settings(c).Batching), MaxRows: proven, Singly: p.Singly(),
 		Observe: func(o batch.Observation) {
 			observe(o)
+			use.ran(o)
 			if o.Err == nil {
 				meter.Run(o.Signature, o.Rows+o.PaddedRows, o.Run)
 			}
 		}, Log: l.log,
 	})
-	s := &servable{Batcher: b, meter: meter, runner: r, model: v.Model, version: v.Number, from: l}
+	s := &servable{Batcher: b, meter: meter, usage: use, runner: r, model: v.Model, version: v.Number, from: l}
 	l.live.add(s)
 	return s
 }
@@ -209,6 +248,7 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 // servable is a live version: its batcher, and the runner behind it for the status.
 type servable struct {
 	*batch.Batcher
+	*usage
 	meter   *updater.Meter
 	runner  inference.Runner
 	model   string

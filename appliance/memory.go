@@ -1,169 +1,418 @@
-// memory.go: how much memory this process and its workers may use, how much is left, and who says so.
+// memory.go: the keeper of the account of memory: it reserves for loads and makes room by parking idle versions.
 package appliance
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
-	"path"
-	"strconv"
-	"strings"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/inferd/inferd/appliance/admission"
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/appliance/health"
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/batch"
+	"github.com/inferd/inferd/inference/worker"
+	"github.com/inferd/inferd/updater"
 )
 
-// unlimited is more than any limit that somebody set: cgroup v1 says "none" with the largest number of pages.
-const unlimited = 1 << 60
+const (
+	roomWait = 10 * time.Second       // for others to become idle, before those who wait for a parked version are told
+	roomLook = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
+)
 
-// memoryLimit is the tightest memory limit of this process's cgroup and its ancestors, of version 2 or 1, else the machine's memory; and
-// why. It is 0 where nothing can be read. root is the file system from /, for /proc and /sys.
-func memoryLimit(root fs.FS) (bytesLimit int64, why string) {
-	bytesLimit, why = machineMemory(root), "the whole machine; no cgroup limits it"
-	if bytesLimit == 0 {
-		why = "/proc/meminfo cannot be read, so the machine's memory is not known"
+// parkable is a worker whose process can be ended for a while; the next run starts it again.
+type parkable interface {
+	Park(reason string) error
+	Vitals() (deaths int, last string, bytes int64)
+}
+
+// keeper keeps the account of memory true.
+type keeper struct {
+	// immutable
+	ledger *admission.Ledger
+	root   fs.FS // the file system from /, for what the kernel says about memory
+	config func() *config.Config
+	live   *workers
+	health *health.Tracker
+	log    *slog.Logger
+	turn   chan struct{} // cap 1: full while somebody makes room
+
+	// set before run
+	host  func() worker.HostStats
+	freed func()                 // who waits for memory may try again
+	anon  func(pid string) int64 // of a process: the pages that are no file's and not shared; 0 when it is no more
+
+	mu       sync.Mutex
+	accounts map[*account]struct{} // guarded by mu
+	sample   admission.Sample      // guarded by mu; the last one
+	level    admission.Level       // guarded by mu
+	disk     admission.Disk        // guarded by mu
+
+	core, zygote, storage *admission.Entry
+	goLimit               int64 // owned by run
+}
+
+func newKeeper(cfg func() *config.Config, root fs.FS, live *workers, tracker *health.Tracker, log *slog.Logger) *keeper {
+	k := &keeper{
+		ledger: admission.NewLedger(), root: root, config: cfg, live: live, health: tracker, log: log.With("component", "memory"),
+		turn: make(chan struct{}, 1), accounts: make(map[*account]struct{}), host: func() worker.HostStats { return worker.HostStats{} },
+		freed: func() {}, anon: procAnon,
 	}
-	machine := bytesLimit
-	for dir, v1 := range groups(root) {
-		file := "memory.max"
-		if v1 {
-			file = "memory.limit_in_bytes"
-		}
-		if n, ok := number64(root, dir, file); ok && n < unlimited && (bytesLimit == 0 || n < bytesLimit) {
-			bytesLimit, why = n, fmt.Sprintf("by %s of cgroup %s", file, groupName(dir))
-			if machine > 0 {
-				why += fmt.Sprintf("; the machine has %.1f GiB", float64(machine)/(1<<30))
+	k.core = k.ledger.Book(admission.Owner{Kind: admission.OwnerCore})
+	k.zygote = k.ledger.Book(admission.Owner{Kind: admission.OwnerZygote})
+	k.storage = k.ledger.Book(admission.Owner{Kind: admission.OwnerStorage})
+	k.limit()
+	return k
+}
+
+// limit puts the limit in force into the ledger.
+func (k *keeper) limit() {
+	m := k.config().Memory
+	l := admission.InForce(k.root, int64(m.Limit), int64(m.Reserve))
+	old := k.ledger.Limit()
+	k.ledger.SetLimit(l, admission.ShareOf(l.Bytes, int64(m.Requests)))
+	if l.Usable() > old.Usable() {
+		k.freed()
+	}
+	if old.Bytes != l.Bytes && l.Bytes > 0 {
+		k.log.Info("memory limit is in force", "bytes", l.Bytes, "reason", l.Why)
+	}
+}
+
+// account is what one version's worker has of the memory, from before it is loaded until it is closed.
+type account struct {
+	keeper *keeper
+	entry  *admission.Entry
+	owner  admission.Owner // when it is proven
+	need   int64           // as expected before the load
+	own    int64           // its configured limit, 0 for none
+
+	mu    sync.Mutex
+	model parkable // guarded by mu; nil until it is loaded, and with isolation none
+	floor int64    // guarded by mu; the most that it had while it was proven: what it may take at any time
+	awake bool     // guarded by mu; its process is there, or is about to be
+	life  int      // guarded by mu; of its process
+}
+
+// reserve books what the candidate's load is expected to take, and parks idle versions for it where that is allowed. An error wraps
+// updater.NoRoom.
+func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, error) {
+	if k == nil {
+		return nil, nil //nolint:nilnil // a trial keeps no account, and a nil account does nothing
+	}
+	need := c.Need
+	if k.pressure() > admission.Calm && len(k.live.all()) > 0 {
+		free, _ := k.ledger.Free()
+		return nil, &updater.NoRoom{Need: need, Free: free, Why: "memory is short: nothing is loaded while it is"}
+	}
+	owner := admission.Owner{Kind: admission.OwnerLoading, Model: c.Model.Name, Version: c.Number}
+	var e *admission.Entry
+	take := func(bytes int64) error {
+		return k.makeRoom(ctx, bytes, owner, false, func() (err error) {
+			e, err = k.ledger.Reserve(owner, bytes)
+			return err
+		})
+	}
+	err := take(need)
+	if err != nil { // the core may hold pages that it does not need
+		k.tidy()
+		err = take(need)
+	}
+	if err != nil && c.Least < need { // it was only a guess
+		if err = take(c.Least); err == nil {
+			if free, limited := k.ledger.Free(); limited {
+				_ = e.Grow(min(free, need-c.Least)) // somebody else has taken it: then this is what it has
 			}
 		}
 	}
-	return bytesLimit, why
+	var short *admission.Short
+	switch {
+	case errors.As(err, &short):
+		return nil, &updater.NoRoom{Need: short.Needed, Free: short.Free, Why: fmt.Sprintf("of %s, %s", gib(short.Limit), short.Why)}
+	case err != nil:
+		return nil, err
+	}
+	a := &account{keeper: k, entry: e, need: need, own: k.config().WorkerLimit(settings(c).ModelOptions), awake: true,
+		owner: admission.Owner{Kind: admission.OwnerWorker, Model: c.Model.Name, Version: c.Number}}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.accounts[a] = struct{}{}
+	return a, nil
 }
 
-// Mounts of cgroups, in an fs.FS.
-const (
-	groupRoot   = "sys/fs/cgroup"
-	groupRootV1 = "sys/fs/cgroup/memory"
-)
+// tidy has the core give back what it does not need, and books it.
+func (k *keeper) tidy() {
+	debug.FreeOSMemory()
+	k.bookCore()
+}
 
-// groups are the folders of this process's memory cgroup and of its ancestors; v1 tells which version's files they hold.
-func groups(root fs.FS) iter.Seq2[string, bool] {
-	return func(yield func(dir string, v1 bool) bool) {
-		own, err := fs.ReadFile(root, "proc/self/cgroup")
-		if err != nil {
-			return
+// loaded notes the runner of the account.
+func (a *account) loaded(r inference.Runner) {
+	if a == nil {
+		return
+	}
+	if m, ok := r.(parkable); ok {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.model = m
+	}
+}
+
+// proven books what the proof has measured.
+func (a *account) proven(p updater.Proof) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.floor = max(p.Peak, p.Rest); a.floor == 0 {
+		a.floor = a.need
+	}
+	a.entry.Own(a.owner)
+	a.entry.SetPeak(max(p.LoadPeak, p.Peak))
+	a.entry.SetLimit(a.own)
+	a.entry.Set(a.floor, p.Rest)
+}
+
+// close takes the account out of the ledger. Calling it again does nothing.
+func (a *account) close() {
+	if a == nil {
+		return
+	}
+	a.entry.Release()
+	a.keeper.mu.Lock()
+	delete(a.keeper.accounts, a)
+	a.keeper.mu.Unlock()
+	a.keeper.freed()
+}
+
+// room is asked before another process of the version is started: books it again, and parks others for it. What is returned is called when
+// that process has ended.
+func (a *account) room(ctx context.Context) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, roomWait)
+	defer cancel()
+	a.mu.Lock()
+	need := max(a.floor, 1)
+	if a.floor == 0 {
+		need = a.need
+	}
+	a.mu.Unlock()
+	err = a.keeper.makeRoom(ctx, need-a.entry.Bytes(), a.owner, true, func() error {
+		return a.entry.Grow(max(0, need-a.entry.Bytes()))
+	})
+	if err != nil {
+		return nil, &inference.Error{Code: inference.ResourceExhausted, Reason: inference.ReasonMemory, Model: a.owner.Model, Version: a.owner.Version,
+			Err: err, RetryAfter: time.Second,
+			Msg: fmt.Sprintf("model %s version %d is parked, and there is no memory to load it again: %v, and no other version is idle; send it again later",
+				a.owner.Model, a.owner.Version, err)}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.awake = true
+	a.life++
+	life := a.life
+	return func() { a.ended(life) }, nil
+}
+
+// ended books nothing for a process that is no more, unless another one has followed.
+func (a *account) ended(life int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.life == life && a.awake {
+		a.awake = false
+		a.entry.Set(0, 0)
+	}
+}
+
+// park ends the version's process until somebody asks for it.
+func (a *account) park(reason string) error {
+	a.mu.Lock()
+	m, life, awake := a.model, a.life, a.awake
+	a.mu.Unlock()
+	if m == nil || !awake {
+		return errors.ErrUnsupported
+	}
+	if err := m.Park(reason); err != nil {
+		return err
+	}
+	a.ended(life)
+	return nil
+}
+
+// parked reports whether there is no process, by intent.
+func (a *account) parked() bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.awake
+}
+
+// makeRoom calls take until it succeeds, parking idle versions, the least recently used first, until they are enough. Where they cannot be
+// enough, none is parked. With wait those that are busy are waited for, until ctx ends. The error is take's, or ctx's.
+func (k *keeper) makeRoom(ctx context.Context, need int64, who admission.Owner, wait bool, take func() error) error {
+	err := take()
+	if err == nil || !k.config().Memory.Evict {
+		return err
+	}
+	select { // one at a time, so that none parks for another's sake
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return err
+	}
+	tick := time.NewTicker(roomLook)
+	defer tick.Stop()
+	for {
+		room := k.ledger.Room()
+		if err = take(); err == nil {
+			return nil
 		}
-		for line := range strings.Lines(string(own)) {
-			// hierarchy-ID:controllers:path; version 2 has 0 and no controllers.
-			id, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-			controllers, group, ok := strings.Cut(rest, ":")
-			if !ok {
+		free, _ := k.ledger.Free()
+		live, idlers := k.idlers(time.Now(), who)
+		now, later := yields(idlers)
+		if free+later < need {
+			return err
+		}
+		i := admission.Victim(idlers)
+		if i >= 0 && (wait || free+now >= need) && ctx.Err() == nil {
+			if k.evict(live[i], fmt.Sprintf("memory is needed for model %s version %d", who.Model, who.Version)) {
 				continue
 			}
-			dir, v1 := groupRoot, false
-			if id != "0" || controllers != "" {
-				if !hasWord(controllers, "memory") {
-					continue
-				}
-				dir, v1 = groupRootV1, true
+		}
+		if !wait {
+			if i >= 0 && free+now >= need && ctx.Err() == nil {
+				continue // a request came to the victim: it is busy now
 			}
-			// Inside a container the path can be the host's, which is not there: then the root of what is mounted is its own group.
-			for p := path.Clean("/" + group); ; p = path.Dir(p) {
-				if !yield(path.Join(dir, p), v1) {
-					return
-				}
-				if p == "/" {
-					break
-				}
-			}
+			return err
+		}
+		select {
+		case <-room:
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
 		}
 	}
 }
 
-// groupName is a group's path below where it is mounted.
-func groupName(dir string) string {
-	for _, mount := range []string{groupRootV1, groupRoot} {
-		if rest, ok := strings.CutPrefix(dir, mount); ok {
-			return path.Clean("/" + rest)
-		}
-	}
-	return dir
-}
-
-// number64 is the number that a cgroup's file holds; ok is false where it holds none ("max").
-func number64(root fs.FS, dir, file string) (n int64, ok bool) {
-	text, err := fs.ReadFile(root, path.Join(dir, file))
-	if err != nil {
-		return 0, false
-	}
-	n, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	return n, err == nil
-}
-
-// freeMemory is what may still be taken before the tightest of the limits is reached, and which that is; why is empty where nothing can be
-// read. Pages that hold files alone and were not used lately count as free, for the kernel takes them first.
-func freeMemory(root fs.FS) (free int64, why string) {
-	free, ok := memInfo(root, "MemAvailable:")
-	if ok {
-		why = "what the machine has left"
-	}
-	for dir, v1 := range groups(root) {
-		limitFile, usedFile, inactive := "memory.max", "memory.current", "inactive_file"
-		if v1 {
-			limitFile, usedFile, inactive = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-		}
-		limit, limited := number64(root, dir, limitFile)
-		used, known := number64(root, dir, usedFile)
-		if !limited || !known || limit >= unlimited {
+// yields are the bytes that parking would give now, and when those that are busy become idle.
+func yields(all []admission.Idler) (now, later int64) {
+	for _, v := range all {
+		if v.Pinned || v.Parked {
 			continue
 		}
-		if left := max(0, limit-used+groupStat(root, dir, inactive)); why == "" || left < free {
-			free, why = left, fmt.Sprintf("what is left below %s of cgroup %s", limitFile, groupName(dir))
+		later += v.Bytes
+		if !v.Busy {
+			now += v.Bytes
 		}
 	}
-	return free, why
+	return now, later
 }
 
-// groupStat is one number of a group's memory.stat, 0 where it is not there.
-func groupStat(root fs.FS, dir, name string) int64 {
-	text, err := fs.ReadFile(root, path.Join(dir, "memory.stat"))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, name+" "); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
-			if err != nil {
-				return 0
-			}
-			return n
+// idlers are the live versions but for who, as eviction sees them.
+func (k *keeper) idlers(now time.Time, who admission.Owner) ([]*servable, []admission.Idler) {
+	live := k.live.all()
+	out := make([]admission.Idler, len(live))
+	for i, s := range live {
+		out[i] = s.idler(now)
+		if s.model == who.Model && s.version == who.Version {
+			out[i].Parked = true
 		}
 	}
-	return 0
+	return live, out
 }
 
-func hasWord(list, word string) bool {
-	for w := range strings.SplitSeq(list, ",") {
-		if w == word {
-			return true
-		}
+// evict parks a live version, and reports whether it did.
+func (k *keeper) evict(s *servable, reason string) bool {
+	if err := s.account.park(reason); err != nil {
+		s.busyUntil.Store(time.Now().Add(roomLook).UnixNano())
+		k.log.Debug("version was not parked", "model", s.model, "version", s.version, "err", err)
+		return false
 	}
-	return false
+	s.evictions.Add(1)
+	k.log.Info("version is parked until somebody asks for it", "model", s.model, "version", s.version, "reason", reason)
+	return true
 }
 
-// machineMemory is MemTotal, 0 where it cannot be read.
-func machineMemory(root fs.FS) int64 {
-	n, _ := memInfo(root, "MemTotal:")
-	return n
+// pressure is the level at the last look.
+func (k *keeper) pressure() admission.Level {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.level
 }
 
-// memInfo is a line of /proc/meminfo in bytes.
-func memInfo(root fs.FS, name string) (int64, bool) {
-	text, err := fs.ReadFile(root, "proc/meminfo")
-	if err != nil {
-		return 0, false
+// usage is what eviction and the report know of a live version's requests.
+type usage struct {
+	account   *account
+	pinned    bool
+	keepAlive time.Duration
+	born      time.Time
+	inside    atomic.Int32
+	last      atomic.Int64 // UnixNano, when the last request came or was answered
+	busyUntil atomic.Int64 // UnixNano; parking it failed
+	evictions atomic.Int64
+	answered  atomic.Int64 // without an error
+	runs      atomic.Int64
+	rows      atomic.Int64 // in all runs
+	window    window
+}
+
+func newUsage(of any, m config.Model) *usage {
+	a, _ := of.(*account) // nil for a trial's
+	return &usage{account: a, pinned: m.Pinned, keepAlive: m.KeepAlive, born: time.Now()}
+}
+
+// begin counts a request in; what it returns counts it out.
+func (u *usage) begin() time.Time {
+	now := time.Now()
+	u.inside.Add(1)
+	u.last.Store(now.UnixNano())
+	return now
+}
+
+func (u *usage) end(began time.Time, err error) {
+	now := time.Now()
+	if err == nil {
+		u.answered.Add(1)
+		u.window.add(now, now.Sub(began))
 	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, name); ok {
-			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return kb << 10, err == nil
-		}
+	u.last.Store(now.UnixNano())
+	u.inside.Add(-1)
+}
+
+// ran counts a run.
+func (u *usage) ran(o batch.Observation) {
+	u.runs.Add(1)
+	u.rows.Add(o.Rows)
+}
+
+// idle is how long nobody has asked.
+func (u *usage) idle(now time.Time) time.Duration {
+	if last := u.last.Load(); last > 0 {
+		return max(0, now.Sub(time.Unix(0, last)))
 	}
-	return 0, false
+	return now.Sub(u.born)
+}
+
+// idler is the version as eviction sees it.
+func (s *servable) idler(now time.Time) admission.Idler {
+	if s.account == nil {
+		return admission.Idler{Parked: true}
+	}
+	m, ok := s.runner.(interface {
+		parkable
+		Shared() bool
+	})
+	st := s.Batcher.Stats()
+	return admission.Idler{
+		Idle: s.idle(now), Bytes: s.account.entry.Bytes(), Pinned: s.pinned, Parked: !ok || m.Shared() || s.account.parked(),
+		Busy: s.inside.Load() > 0 || st.Queued+st.InFlight+st.Promised > 0 || now.UnixNano() < s.busyUntil.Load(),
+	}
 }

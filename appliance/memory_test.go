@@ -1,110 +1,370 @@
-// memory_test.go: the memory limit in force, over recorded trees of /proc and /sys.
+// memory_test.go: who gives way for whom, what is booked meanwhile, and what is refused; then the same with real workers.
 package appliance
 
 import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/inferd/inferd/appliance/admission"
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/appliance/health"
+	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/batch"
+	"github.com/inferd/inferd/inference/fake"
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/updater"
 )
 
-func TestMemoryLimit(t *testing.T) {
-	const meminfo = "MemTotal:        8388608 kB\nMemFree:          123456 kB\n" // 8 GiB
+const mb = 1_000_000
+
+// sleeper is a worker that can be parked, without a process.
+type sleeper struct {
+	fake.Runner
+	mu     sync.Mutex
+	bytes  int64 // guarded by mu
+	parked bool  // guarded by mu
+	busy   error // guarded by mu
+	killed string
+	limit  int64
+}
+
+func (s *sleeper) Park(string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy == nil {
+		s.parked, s.bytes = true, 0
+	}
+	return s.busy
+}
+
+func (s *sleeper) Vitals() (int, string, int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 0, "", s.bytes
+}
+
+func (s *sleeper) Shared() bool               { return false }
+func (s *sleeper) Kill(reason string)         { s.killed = reason }
+func (s *sleeper) SetMemoryLimit(bytes int64) { s.limit = bytes }
+func (s *sleeper) set(bytes int64, busy error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes, s.busy = bytes, busy
+}
+
+// house is a keeper with a memory limit of 1000 MB, of which none is kept back and 100 MB are the requests'.
+type house struct {
+	*keeper
+	t   *testing.T
+	cfg *config.Config
+}
+
+func newHouse(t *testing.T) *house {
+	cfg := config.Default()
+	cfg.StateDir = t.TempDir()
+	cfg.Memory.Limit, cfg.Memory.Reserve, cfg.Memory.Requests = 1000*mb+1, 1, 100*mb
+	k := newKeeper(func() *config.Config { return cfg }, fstest.MapFS{}, newWorkers(), health.New(), slog.New(slog.DiscardHandler))
+	k.anon = func(string) int64 { return 0 }
+	k.health.SetModels(true, nil)
+	return &house{keeper: k, t: t, cfg: cfg}
+}
+
+// model is a live version of 200 MB that was idle for so many seconds.
+func (h *house) model(name string, idle int, change func(*config.Model)) *servable {
+	h.t.Helper()
+	m := config.Model{Name: name, ModelOptions: h.cfg.Defaults}
+	if change != nil {
+		change(&m)
+	}
+	a, err := h.reserve(h.t.Context(), updater.Candidate{Model: updater.Model{Name: name, Settings: m}, Number: 1, Need: 250 * mb, Least: 250 * mb})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r := &sleeper{bytes: 180 * mb}
+	a.loaded(r)
+	a.proven(updater.Proof{Peak: 200 * mb, Rest: 180 * mb, LoadPeak: 240 * mb})
+	s := &servable{Batcher: batch.New(r, batch.Options{Model: name}), usage: newUsage(a, m), runner: r, model: name, version: 1}
+	s.last.Store(time.Now().Add(-time.Duration(idle) * time.Second).UnixNano())
+	h.live.add(s)
+	return s
+}
+
+func (h *house) parked() (names []string) {
+	for _, s := range h.live.all() {
+		if s.account.parked() {
+			names = append(names, s.model)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (h *house) load(need, least int64) (*account, error) {
+	return h.reserve(h.t.Context(), updater.Candidate{Model: updater.Model{Name: "new"}, Number: 7, Need: need, Least: least})
+}
+
+func TestRoomIsMadeOfTheIdle(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		files map[string]string
-		want  int64
-		why   []string
+		name        string
+		need, least int64
+		change      func(h *house, all map[string]*servable)
+		parked      string
+		booked      int64  // of the new one
+		err         string // none: it fits
 	}{
-		{"no cgroup at all", map[string]string{"proc/meminfo": meminfo}, 8 << 30, []string{"no cgroup limits it"}},
-		{"version 2, unlimited", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/user.slice/session-1.scope\n",
-			"sys/fs/cgroup/user.slice/memory.max": "max\n", "sys/fs/cgroup/user.slice/session-1.scope/memory.max": "max\n",
-		}, 8 << 30, []string{"no cgroup limits it"}},
-		{"version 2, a unit's MemoryMax", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/system.slice/inferd.service\n",
-			"sys/fs/cgroup/system.slice/memory.max": "max\n", "sys/fs/cgroup/system.slice/inferd.service/memory.max": "2147483648\n",
-		}, 2 << 30, []string{"memory.max of cgroup /system.slice/inferd.service", "the machine has 8.0 GiB"}},
-		{"version 2, the slice is tighter than the unit", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/system.slice/inferd.service\n",
-			"sys/fs/cgroup/system.slice/memory.max": "1073741824\n", "sys/fs/cgroup/system.slice/inferd.service/memory.max": "2147483648\n",
-		}, 1 << 30, []string{"memory.max of cgroup /system.slice;"}},
-		{"version 2, a container that sees only its own group", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "536870912\n",
-		}, 512 << 20, []string{"memory.max of cgroup /;"}},
-		{"version 2, a container with the host's path", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/../../docker/abc\n", "sys/fs/cgroup/memory.max": "536870912\n",
-		}, 512 << 20, []string{"cgroup /;"}},
-		{"version 1", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "12:cpu,cpuacct:/x\n7:memory:/docker/abc\n1:name=systemd:/docker/abc\n0::/init.scope\n",
-			"sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "1073741824\n",
-			"sys/fs/cgroup/memory/memory.limit_in_bytes":            "9223372036854771712\n",
-		}, 1 << 30, []string{"memory.limit_in_bytes of cgroup /docker/abc"}},
-		{"version 1, a container with the host's path", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "7:hugetlb,memory:/docker/abc\n",
-			"sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n",
-		}, 1 << 30, []string{"cgroup /;"}},
-		{"version 1, unlimited", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "7:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-		}, 8 << 30, []string{"no cgroup limits it"}},
-		{"a limit above the machine", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "99999999999\n",
-		}, 8 << 30, []string{"no cgroup limits it"}},
-		{"no meminfo, a limit", map[string]string{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "4096\n"}, 4096, []string{"cgroup /a"}},
-		{"nothing can be read", nil, 0, []string{"/proc/meminfo cannot be read"}},
-		{"nonsense", map[string]string{"proc/meminfo": "MemTotal: lots\n", "proc/self/cgroup": "::::\nx\n0::\n\n"}, 0, nil},
+		// a (idle for 10 s), b (30 s), c (20 s) have 200 MB each, so 300 MB are free.
+		{"it fits", 300 * mb, 300 * mb, nil, "", 300 * mb, ""},
+		{"one gives way", 400 * mb, 400 * mb, nil, "b", 400 * mb, ""},
+		{"two give way", 600 * mb, 600 * mb, nil, "b c", 600 * mb, ""},
+		{"all together are not enough, and none gives way", 901 * mb, 901 * mb, nil, "", 0, "it needs about 901 MB beside what serves, and 300 MB are free (of 953 MiB, by memory.limit)"},
+		{"a guess is lowered", 1200 * mb, 700 * mb, nil, "b c", 700 * mb, ""},
+		{"a guess is lowered, and what is free is its own", 1200 * mb, 600 * mb, nil, "b c", 700 * mb, ""},
+		{"pinned", 600 * mb, 600 * mb, func(_ *house, all map[string]*servable) { all["b"].pinned = true }, "a c", 600 * mb, ""},
+		{"busy", 600 * mb, 600 * mb, func(_ *house, all map[string]*servable) { all["b"].begin() }, "a c", 600 * mb, ""},
+		{"busy when it is parked", 500 * mb, 500 * mb, func(_ *house, all map[string]*servable) {
+			all["b"].runner.(*sleeper).set(180*mb, errors.New("a run is in flight"))
+		}, "c", 500 * mb, ""},
+		{"nobody may", 500 * mb, 500 * mb, func(h *house, _ map[string]*servable) { h.cfg.Memory.Evict = false }, "", 0, "it needs about 500 MB"},
+		{"memory is short", 10 * mb, 10 * mb, func(h *house, _ map[string]*servable) { h.level = admission.Some }, "", 0, "memory is short"},
 	} {
-		root := fstest.MapFS{}
-		for path, text := range c.files {
-			root[path] = &fstest.MapFile{Data: []byte(text)}
-		}
-		got, why := memoryLimit(root)
-		if got != c.want {
-			t.Errorf("%s: %d (%s), want %d", c.name, got, why, c.want)
-		}
-		for _, w := range c.why {
-			if !strings.Contains(why, w) {
-				t.Errorf("%s: because %q, which lacks %q", c.name, why, w)
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(t)
+			all := map[string]*servable{"a": h.model("a", 10, nil), "b": h.model("b", 30, nil), "c": h.model("c", 20, nil)}
+			if c.change != nil {
+				c.change(h, all)
 			}
+			a, err := h.load(c.need, c.least)
+			if got := strings.Join(h.parked(), " "); got != c.parked {
+				t.Errorf("parked are %q, want %q", got, c.parked)
+			}
+			if c.err != "" {
+				var no *updater.NoRoom
+				if !errors.As(err, &no) || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("%v, want %s", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := a.entry.Bytes(); got != c.booked {
+				t.Errorf("%d MB are booked, want %d", got/mb, c.booked/mb)
+			}
+			if limit := h.ledger.Limit(); h.ledger.Booked() > limit.Usable() {
+				t.Errorf("%d are booked of %d", h.ledger.Booked(), limit.Usable())
+			}
+			a.close()
+			for _, s := range all {
+				s.account.close()
+				s.account.close()
+			}
+			if n := h.ledger.Entries(); n != 3 { // core, zygote, storage
+				t.Errorf("%d entries are left", n)
+			}
+		})
+	}
+}
+
+// A parked version that is asked for waits until a busy one is idle, and its request is told when none is in time.
+func TestWakingWaitsForTheBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		parked := h.model("parked", 60, nil)
+		if !h.evict(parked, "test") || parked.account.entry.Bytes() != 0 {
+			t.Fatal("not parked")
+		}
+		var busy []*servable
+		for _, name := range []string{"a", "b", "c", "d"} {
+			s := h.model(name, 1, nil)
+			s.begin()
+			busy = append(busy, s)
+		} // 100 MB are free
+		done := make(chan error, 1)
+		var release func()
+		go func() {
+			var err error
+			release, err = parked.account.room(t.Context())
+			done <- err
+		}()
+		synctest.Wait()
+		if len(h.parked()) != 1 || len(done) > 0 {
+			t.Fatal("it did not wait")
+		}
+		time.Sleep(3 * time.Second)
+		busy[2].end(time.Now(), nil)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(h.parked(), " "); got != "c" || parked.account.entry.Bytes() != 200*mb {
+			t.Errorf("parked are %s, booked %d", got, parked.account.entry.Bytes())
+		}
+
+		// The other way round nobody becomes idle.
+		parked.begin()
+		_, err := busy[2].account.room(t.Context())
+		e := inference.AsError(err)
+		if e.Code != inference.ResourceExhausted || e.Reason != inference.ReasonMemory || e.RetryAfter == 0 || !strings.Contains(e.Msg, "200 MB are needed") {
+			t.Errorf("%+v", e)
+		}
+
+		// A process that has ended gives its memory back, once, and not that of the one after it.
+		again, err := parked.account.room(t.Context()) // it died and is started again: its memory is booked still
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if parked.account.entry.Bytes() != 200*mb {
+			t.Error("an old process's end was booked for the new one")
+		}
+		again()
+		again()
+		if parked.account.entry.Bytes() != 0 || !parked.account.parked() {
+			t.Error("the end was not booked")
+		}
+		for _, s := range h.live.all() {
+			if err := s.Batcher.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestKeepAlive(t *testing.T) {
+	h := newHouse(t)
+	h.model("long", 100, func(m *config.Model) { m.KeepAlive = 2 * time.Minute })
+	h.model("short", 100, func(m *config.Model) { m.KeepAlive = time.Minute })
+	busy := h.model("busy", 100, func(m *config.Model) { m.KeepAlive = time.Minute })
+	busy.begin()
+	h.model("forever", 1000, nil)
+	h.expire(time.Now())
+	if got := strings.Join(h.parked(), " "); got != "short" {
+		t.Errorf("parked: %s", got)
+	}
+}
+
+// What a worker has is booked, at least what it had when it was proven; its limit follows what is free; and where all together are over the
+// limit it is the one that has grown the most that is ended.
+func TestGrowth(t *testing.T) {
+	h := newHouse(t)
+	a, b := h.model("a", 1, nil), h.model("b", 1, func(m *config.Model) { m.MemoryLimit = 300 * mb })
+	ra, rb := a.runner.(*sleeper), b.runner.(*sleeper)
+	h.anon = func(string) int64 { return 5 * mb }
+	used := h.measure()
+	if own := h.core.Bytes(); own != 5*mb || used != 360*mb+own {
+		t.Errorf("%d used, %d by the core", used, own)
+	}
+	if a.account.entry.Bytes() != 200*mb || rb.limit != 300*mb {
+		t.Errorf("booked %d, the limit of b is %d", a.account.entry.Bytes(), rb.limit)
+	}
+	if free, _ := h.ledger.Free(); ra.limit < 180*mb+free || ra.limit > 1000*mb {
+		t.Errorf("the limit of a is %d", ra.limit)
+	}
+	ra.set(600*mb, nil)
+	rb.set(250*mb, nil)
+	h.measure()
+	if a.account.entry.Bytes() != 600*mb || b.account.entry.Bytes() != 250*mb {
+		t.Errorf("booked %d and %d", a.account.entry.Bytes(), b.account.entry.Bytes())
+	}
+	a.begin()
+	b.begin()
+	limit := h.ledger.Limit()
+	h.act(time.Now(), admission.Calm, admission.High, admission.Sample{Used: limit.Bytes, Limit: limit})
+	if ra.killed+rb.killed != "" {
+		t.Error("ended at the limit")
+	}
+	h.act(time.Now(), admission.High, admission.High, admission.Sample{Used: limit.Bytes + 1, Limit: limit})
+	if !strings.Contains(ra.killed, "by 381 MiB since it was proven") || rb.killed != "" {
+		t.Errorf("%q %q", ra.killed, rb.killed)
+	}
+	if r := h.health.Report(); len(r.Conditions) == 0 || r.Conditions[0].Code != health.CodePressure {
+		t.Errorf("%+v", r.Conditions)
+	}
+	h.act(time.Now(), admission.High, admission.Calm, admission.Sample{Limit: limit})
+	if r := h.health.Report(); len(r.Conditions) != 0 {
+		t.Errorf("%+v", r.Conditions)
+	}
+}
+
+// Idle versions are parked one at a look while memory is short.
+func TestPressureParks(t *testing.T) {
+	h := newHouse(t)
+	h.model("a", 10, nil)
+	h.model("b", 20, nil)
+	for _, want := range []string{"b", "a b"} {
+		h.act(time.Now(), admission.Some, admission.Some, admission.Sample{})
+		if got := strings.Join(h.parked(), " "); got != want {
+			t.Errorf("parked: %s, want %s", got, want)
 		}
 	}
 }
 
-func TestFreeMemory(t *testing.T) {
-	const meminfo = "MemTotal:        8388608 kB\nMemAvailable:    4194304 kB\n" // 4 GiB left
-	for _, c := range []struct {
-		name  string
-		files map[string]string
-		want  int64
-		why   string
-	}{
-		{"no cgroup", map[string]string{"proc/meminfo": meminfo}, 4 << 30, "what the machine has left"},
-		{"a unit's limit, file pages count as free", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/system.slice/inferd.service\n", "sys/fs/cgroup/system.slice/memory.max": "max\n",
-			"sys/fs/cgroup/system.slice/inferd.service/memory.max": "2147483648\n", "sys/fs/cgroup/system.slice/inferd.service/memory.current": "1610612736\n",
-			"sys/fs/cgroup/system.slice/inferd.service/memory.stat": "anon 1073741824\ninactive_file 268435456\nactive_file 268435456\n",
-		}, 768 << 20, "what is left below memory.max of cgroup /system.slice/inferd.service"},
-		{"the slice is fuller", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "2000\n", "sys/fs/cgroup/a/memory.current": "1900\n",
-			"sys/fs/cgroup/a/b/memory.max": "1000\n", "sys/fs/cgroup/a/b/memory.current": "10\n",
-		}, 100, "cgroup /a"},
-		{"over the limit", map[string]string{
-			"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "2000\n", "sys/fs/cgroup/a/memory.current": "2100\n",
-		}, 0, "cgroup /a"},
-		{"the machine is tighter", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "99999999999\n", "sys/fs/cgroup/a/memory.current": "0\n",
-		}, 4 << 30, "what the machine has left"},
-		{"version 1", map[string]string{
-			"proc/meminfo": meminfo, "proc/self/cgroup": "7:memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "1073741824\n",
-			"sys/fs/cgroup/memory/x/memory.usage_in_bytes": "536870912\n", "sys/fs/cgroup/memory/x/memory.stat": "inactive_file 1\ntotal_inactive_file 1048576\n",
-		}, 513 << 20, "memory.limit_in_bytes of cgroup /x"},
-		{"nothing can be read", nil, 0, ""},
-	} {
-		root := fstest.MapFS{}
-		for path, text := range c.files {
-			root[path] = &fstest.MapFile{Data: []byte(text)}
-		}
-		if got, why := freeMemory(root); got != c.want || !strings.Contains(why, c.why) || (why == "") != (c.why == "") {
-			t.Errorf("%s: %d (%s), want %d (%s)", c.name, got, why, c.want, c.why)
+// With real workers: what does not fit waits and says so, the rest is booked as measured and told at /v1/admission, and when the limit is
+// raised what waited is loaded.
+func TestMemoryLimit(t *testing.T) {
+	s := serve(t, func(cfg *config.Config) { cfg.Memory.Limit = 256 << 20 })
+	s.publish("small", 1, modeltest.HalfPlusTwo())
+	s.live("small", 1)
+	s.publish("large", 1, modeltest.Dense(4096)) // 64 MiB of files
+	s.staged("large", 1, "seen", "RESOURCE_EXHAUSTED: model large version 1 is not loaded", "memory", "memory.limit, the service's MemoryMax")
+	report := s.admission()
+	if report.Limit.Bytes != 256<<20 || report.Limit.Source != admission.FromConfiguration || report.Limit.Used == 0 || report.Limit.Used > report.Limit.Bytes {
+		t.Errorf("%+v", report.Limit)
+	}
+	owners := make(map[string]admission.OwnerReport)
+	for _, o := range report.Memory {
+		owners[o.Owner+o.Model] = o
+	}
+	for _, name := range []string{"core", "workersmall", "zygote", "requests", "storage"} {
+		if owners[name].Booked == 0 {
+			t.Errorf("nothing is booked for %s: %+v", name, report.Memory)
 		}
 	}
+	if _, ok := owners["loadinglarge"]; ok || len(report.Models) != 1 || report.Models[0].State != "live" {
+		t.Errorf("%+v", report.Models)
+	}
+	if code, body := s.get("/metrics"); code != http.StatusOK || !containsAll(body, []string{
+		`inferd_memory_limit_bytes{source="configuration"} 2.68435456e+08`, `inferd_memory_booked_bytes{model="small",owner="worker",version="1"}`,
+		`inferd_model_parked{model="small",version="1"} 0`,
+	}) {
+		t.Errorf("%d %s", code, body)
+	}
+
+	more := *s.current.Load()
+	more.Memory.Limit = 1 << 30
+	s.current.Store(&more)
+	s.live("large", 1)
+	report = s.admission()
+	if report.Limit.Bytes != 1<<30 || len(report.Models) != 2 {
+		t.Errorf("%+v", report)
+	}
+	for _, o := range report.Memory {
+		if o.Owner == admission.OwnerWorker && o.Model == "large" && (o.Booked < 64<<20 || o.Peak < o.Measured) {
+			t.Errorf("%+v", o)
+		}
+	}
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.memory.ledger.Entries(); n != 3 {
+		t.Errorf("%d entries are left in the account", n)
+	}
+}
+
+func (s *server) admission() *admission.Report {
+	s.t.Helper()
+	code, body := s.get(admissionPath)
+	var r admission.Report
+	if err := json.Unmarshal([]byte(body), &r); err != nil || code != http.StatusOK {
+		s.t.Fatalf("%d %s: %v", code, body, err)
+	}
+	return &r
 }

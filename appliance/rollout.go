@@ -15,7 +15,9 @@ import (
 
 // Predict is the batcher's, counted.
 func (s *servable) Predict(ctx context.Context, req *inference.Request) (*inference.Response, error) {
+	began := s.begin()
 	resp, err := s.Batcher.Predict(ctx, req)
+	s.end(began, err)
 	s.meter.Answer(resp, err)
 	return resp, err
 }
@@ -85,9 +87,5 @@ func trialOf(m updater.ModelStatus) *control.Trial {
 
 // room is the memory that another worker may take.
 func (l *loader) room() (free int64, why string, ok bool) {
-	free, why = freeMemory(l.root)
-	if limit := int64(l.cfg.Runtime.WorkerMemoryLimit); why != "" && limit > 0 && limit < free {
-		free, why = limit, "runtime.worker_memory_limit"
-	}
-	return free, why, why != ""
+	return l.memory.room(int64(l.cfg.Runtime.WorkerMemoryLimit))
 }

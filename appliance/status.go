@@ -232,7 +232,7 @@ func workerOf(live []*servable, model string, number int64) *control.Worker {
 // down reports whether the version's worker is not there to answer.
 func (s *servable) down() bool {
 	m, ok := s.runner.(*worker.Model)
-	return ok && m.State() != worker.Live
+	return ok && m.State() != worker.Live && !s.account.parked()
 }
 
 // states are read at each scrape.

@@ -34,6 +34,7 @@ type ask struct {
 	models []Model // the new configuration, when configure
 	config bool
 	rescan bool
+	freed  bool // memory was
 	verbs  []verb
 
 	applies []applying
@@ -83,6 +84,14 @@ func (c *Controller) Reconfigure(models []Model) error {
 func (c *Controller) Rescan() {
 	c.mu.Lock()
 	c.ask.rescan = true
+	c.mu.Unlock()
+	wake(c.wake)
+}
+
+// RoomFreed has the versions that wait for memory try again, now.
+func (c *Controller) RoomFreed() {
+	c.mu.Lock()
+	c.ask.freed = true
 	c.mu.Unlock()
 	wake(c.wake)
 }

@@ -136,7 +136,8 @@ type outcome struct {
 // startLoad queues the load.
 func (l *loop) startLoad(m *model, v *version) {
 	v.attempts++
-	cand := Candidate{Model: m.clone(), Number: v.number, Dir: v.dir, Info: v.info, Attempt: v.attempts}
+	cand := Candidate{Model: m.clone(), Number: v.number, Dir: v.dir, Info: v.info, Attempt: v.attempts,
+		Need: m.need(v), Least: m.least(v)}
 	digest := v.sight.Print.Digest
 	files := &loadedFiles{digest: digest}
 	if l.o.Journal != nil {
@@ -161,7 +162,7 @@ func (l *loop) startLoad(m *model, v *version) {
 			l.c.hook("trying")
 			var out outcome
 			if free, why, ok := l.c.free(ask); ok && need > free {
-				out.err = &noRoom{need, free, why}
+				out.err = &NoRoom{need, free, why}
 			} else {
 				out = l.c.load(ctx, cand, digest, func() {
 					l.post(func() {
@@ -255,7 +256,7 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		out.compareAgain(l, m, v, cand.Info)
 	}
 	m.rec.Trying = nil
-	var short *noRoom
+	var short *NoRoom
 	l.c.hook("loaded")
 	switch {
 	case cancelled || l.stopping || m.gone || !v.present:

@@ -145,6 +145,9 @@ func (l *loop) answer(a ask) {
 		l.apply(p.settings)
 		p.reply <- nil
 	}
+	if a.freed {
+		l.roomFreed(time.Now())
+	}
 	if a.rescan {
 		l.lookAgain()
 	}

@@ -332,14 +332,14 @@ func (l *loop) standings(m *model, now time.Time) (all []standing) {
 	return all
 }
 
-// decided reports whether every version that the policy may want has been served, refused or found incomplete.
+// decided reports whether every version that the policy may want has been served, refused, found incomplete or found to have no room.
 func (m *model) decided(all []standing, o *Options, now time.Time) bool {
 	if len(m.live()) > 0 {
 		return true
 	}
 	for _, s := range all {
 		v := m.versions[s.Dir]
-		if !s.Present || s.Barred || !eligible(m.policy(), s.Number) || s.Phase == phaseRefused {
+		if !s.Present || s.Barred || !eligible(m.policy(), s.Number) || s.Phase == phaseRefused || v.cramped {
 			continue
 		}
 		if s.Phase != phaseUnsettled || v.incomplete == "" || v.retryAt.After(now) {

@@ -80,6 +80,9 @@ type Candidate struct {
 	Info   *savedmodel.Info
 	// Attempt counts the loads of these very files, from 1.
 	Attempt int
+	// Need is the memory that the version is expected to take while it is loaded and proven, in bytes; Least is less than that where it was
+	// never measured: what it takes in any case.
+	Need, Least int64
 	// Again is to be asked before the version is loaded another time than by Load (its worker died): it answers with the folder to load,
 	// whose bytes are those that were loaded first, or with an error when there is none any more: then the version is given up. It reads
 	// the whole folder. nil: nothing is known, load Dir.
@@ -119,6 +122,7 @@ type Options struct {
 	Vet func(m Model, dir string, info *savedmodel.Info) error
 	// Load starts a worker for the candidate. Cancelling ctx should end it early; it is waited for in any case. Errors should be
 	// *inference.Error; UNAVAILABLE, RESOURCE_EXHAUSTED and ABORTED are tried again unless a worker died.
+	// One that wraps a *NoRoom says that the load was not begun: the version waits.
 	Load func(ctx context.Context, c Candidate) (inference.Runner, error)
 	// Proven, when not nil, is told of a runner whose runs have succeeded, before Serve: what was held back for the load is let go. It may
 	// block; its error ends the load.

@@ -27,14 +27,15 @@ const (
 	mostFactor  = 4                // ... and at most where one has: what it took beyond that (arenas, a graph's own buffers) does not grow with the files
 )
 
-// noRoom is the outcome of a load that was not begun.
-type noRoom struct {
-	need, free int64
-	why        string // who says how much is free
+// NoRoom is the outcome of a load that was not begun for want of memory, which is no fault of the version: it waits. Options.Load may
+// return one.
+type NoRoom struct {
+	Need, Free int64
+	Why        string // who says how much is free
 }
 
-func (e *noRoom) Error() string {
-	return fmt.Sprintf("it needs about %s beside what serves, and %s are free (%s)", megabytes(e.need), megabytes(e.free), e.why)
+func (e *NoRoom) Error() string {
+	return fmt.Sprintf("it needs about %s beside what serves, and %s are free (%s)", megabytes(e.Need), megabytes(e.Free), e.Why)
 }
 
 // roomFor tells whether a load of the version shall be held against what is free, and the estimate of what it needs. A model of which
@@ -44,6 +45,14 @@ func (l *loop) roomFor(m *model, v *version) (need int64, ask bool) {
 		return 0, false
 	}
 	return m.need(v), true
+}
+
+// least is what a version takes at the least, where it was never measured; else what it is expected to take.
+func (m *model) least(v *version) int64 {
+	if g := m.rec.good(v.number); g != nil && g.Cost != nil && g.Cost.Peak > 0 {
+		return max(g.Cost.LoadPeak, g.Cost.Peak)
+	}
+	return min(m.need(v), workerBytes+v.sight.Print.Bytes)
 }
 
 // need is the memory that a version is expected to take while it is loaded: what it took before, else what
@@ -124,21 +133,25 @@ func (l *loop) stepAside(m *model, v *version, leave []*version, why string) {
 }
 
 // cramped is what follows from a load for which there is no room.
-func (l *loop) cramped(m *model, v *version, e *noRoom, now time.Time) {
+func (l *loop) cramped(m *model, v *version, e *NoRoom, now time.Time) {
 	v.attempts = 0
 	leave := l.leavesFor(m, v, now)
 	var freed int64
 	for _, o := range leave {
 		freed += m.memoryOf(o)
 	}
-	if m.Transition == Auto && m.rec.Trial == nil && len(leave) > 0 && e.need <= e.free+freed {
+	if m.Transition == Auto && m.rec.Trial == nil && len(leave) > 0 && e.Need <= e.Free+freed {
 		l.set(m, v, StateSeen, "")
 		l.stepAside(m, v, leave, e.Error())
 		return
 	}
 	v.retryAt, v.cramped = now.Add(roomRetry), true
-	reason := fmt.Sprintf("RESOURCE_EXHAUSTED: model %s version %d is not loaded: %v; %s; it is tried again when memory is given back: make the other models smaller, give inferd more, or write transition: resource_preserving",
-		m.Name, v.number, e, m.servingText())
+	advice := "make the other models smaller, give inferd more, or write transition: resource_preserving"
+	if len(m.live()) == 0 {
+		advice = "make the models smaller, or give inferd more (memory.limit, the service's MemoryMax)"
+	}
+	reason := fmt.Sprintf("RESOURCE_EXHAUSTED: model %s version %d is not loaded: %v; %s; it is tried again when memory is given back: %s",
+		m.Name, v.number, e, m.servingText(), advice)
 	known := v.state == StateSeen && v.reason == reason
 	l.set(m, v, StateSeen, reason)
 	v.code, m.dirty = inference.ResourceExhausted, true

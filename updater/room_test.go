@@ -2,7 +2,9 @@
 package updater
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -115,8 +117,8 @@ func TestNothingServesNothingIsLost(t *testing.T) {
 }
 
 func TestNoRoomIsAnError(t *testing.T) {
-	var e *noRoom
-	if err := error(&noRoom{need: 5e6, free: 1e6, why: "x"}); !errors.As(err, &e) || err.Error() != "it needs about 5 MB beside what serves, and 1 MB are free (x)" {
+	var e *NoRoom
+	if err := error(&NoRoom{Need: 5e6, Free: 1e6, Why: "x"}); !errors.As(err, &e) || err.Error() != "it needs about 5 MB beside what serves, and 1 MB are free (x)" {
 		t.Fatal(err)
 	}
 }
@@ -140,4 +142,42 @@ func TestScaled(t *testing.T) {
 			t.Errorf("%s: %d MB, want %d to %d", c.name, got>>20, c.atLeast>>20, c.atMost>>20)
 		}
 	}
+}
+
+// A load that its maker does not begin for want of memory waits, with nothing serving too, and is no fault of the version.
+func TestLoadThatHadNoRoom(t *testing.T) {
+	b := newBox(t)
+	var full atomic.Bool
+	full.Store(true)
+	b.run(func(w *world, o *Options) {
+		probing()(w, o)
+		load := o.Load
+		o.Load = func(ctx context.Context, c Candidate) (inference.Runner, error) {
+			if c.Need < workerBytes || c.Least > c.Need {
+				t.Errorf("needs %d, at least %d", c.Need, c.Least)
+			}
+			if full.Load() {
+				return nil, fmt.Errorf("load: %w", &NoRoom{Need: c.Need, Free: 1e6, Why: "by memory.limit"})
+			}
+			return load(ctx, c)
+		}
+	}, func(w *world) {
+		put(t, b.sub("1"), "")
+		w.pass(5 * time.Minute)
+		w.wantLive()
+		w.wantPublic("1 END RESOURCE_EXHAUSTED")
+		if !w.model().Verdict {
+			t.Error("the first verdict is waited for as long as the memory")
+		}
+		if v, _ := w.model().Version(1); v.State == StateQuarantined || !strings.Contains(v.Reason, "memory.limit, the service's MemoryMax") {
+			t.Fatalf("%+v", v)
+		}
+		if events := strings.Join(w.events(), ", "); strings.Count(events, "no room 1") != 1 {
+			t.Fatal(events)
+		}
+		full.Store(false)
+		w.c.RoomFreed()
+		w.pass(0)
+		w.wantLive(1)
+	})
 }

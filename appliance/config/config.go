@@ -25,6 +25,8 @@ type Config struct {
 	Models       []Model       `yaml:"models" doc:"Models that lie elsewhere than in models_dir, or that need settings of their own."`
 	Runtime      Runtime       `yaml:"runtime" doc:"TensorFlow and the worker processes that run it."`
 	Updater      Updater       `yaml:"updater" doc:"How changes in the model directories are noticed."`
+	Memory       Memory        `yaml:"memory" doc:"What inferd and its workers may take of the memory, and what is done when that is short."`
+	State        State         `yaml:"state" doc:"What is kept in state_dir."`
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
 	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
@@ -76,6 +78,9 @@ type ModelOptions struct {
 	Rollout          Rollout       `yaml:"rollout" doc:"How a new version comes to answer the requests that name no version."`
 	Probation        Probation     `yaml:"probation" doc:"How long a new version is watched after it took over from another one (or, as a canary, at each step), and by how much it may be worse. It gives way by itself, and stays refused, when it is worse; the one before stays loaded meanwhile where memory allows. What no comparison can show beyond doubt, for want of requests, is no breach."`
 	Transition       Transition    `yaml:"transition" doc:"What is done with the version that serves while a new one is loaded, for which memory may not suffice: auto (both, where they fit; else the old one is unloaded first, where the new one fits only without it), availability_preserving (both, or the new one waits), resource_preserving (the old one is always unloaded first; nothing of the model serves for so long), beside (both, whatever memory there is). What fits is told from cgroups, the machine, runtime.worker_memory_limit, and what the serving version takes."`
+	MemoryLimit      Bytes         `yaml:"memory_limit" doc:"A worker of this model that uses more memory is ended and replaced. 0: runtime.worker_memory_limit."`
+	KeepAlive        time.Duration `yaml:"keep_alive" doc:"A live version without a request for so long is parked: its worker ends, and is started again by the next request. 0s: never for that alone."`
+	Pinned           bool          `yaml:"pinned" doc:"Never park the model's versions, whatever memory others need."`
 	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 

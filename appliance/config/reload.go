@@ -42,6 +42,8 @@ var reloadable = map[string]Effect{
 	"updater.settle_time":   Now,
 	"updater.empty_grace":   Now,
 	"updater.config_poll":   Now,
+	"memory":                Now,
+	"state.disk_floor":      Now,
 	"log.level":             Now,
 	"drain_timeout":         Now,
 	"grpc.reload_config":    Now,

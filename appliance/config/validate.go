@@ -50,6 +50,7 @@ func (c *Config) Validate() error {
 	v.options("defaults", &c.Defaults)
 	v.models(c.Models)
 	v.runtime(&c.Runtime)
+	v.memory(&c.Memory)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
 	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
 	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
@@ -205,6 +206,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 			c.addf(fmt.Sprintf("%s.allow_ops[%d]", at, i), "%q is no operation's name, or is given twice", shorten(op))
 		}
 	}
+	c.ownMemory(at, o)
 	c.rollout(at, o)
 	c.batching(at+".batching", &o.Batching)
 }

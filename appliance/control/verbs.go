@@ -93,6 +93,9 @@ func answer(w http.ResponseWriter, code int, v any) {
 }
 
 func statusOf(err error) int {
+	if e := inference.AsError(err); e.Reason == inference.ReasonMemory {
+		return http.StatusInsufficientStorage
+	}
 	switch inference.AsError(err).Code {
 	case inference.NotFound:
 		return http.StatusNotFound

@@ -27,6 +27,7 @@ var shortFlags = []struct{ name, key, help string }{
 	{"runtime", "runtime.library", "libtensorflow, or the directory that holds it"},
 	{"http", "listen.http", "host:port for REST"},
 	{"grpc", "listen.grpc", "host:port for gRPC"},
+	{"memory-limit", "memory.limit", "what inferd and its workers may take of the memory"},
 	{"log-level", "log.level", "debug, info, warn or error"},
 }
 
