@@ -102,7 +102,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	live := newWorkers()
 	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
 	a.gate = admission.NewGate(admission.Limits{}, a.memory.ledger)
-	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Observe: a.metrics.request, Log: opts.Log})
+	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request, Log: opts.Log})
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}

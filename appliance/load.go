@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
@@ -181,6 +182,9 @@ func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worke
 		return &inProcess{m, s, l, account}, nil
 	}
 	opts.Group = s.group()
+	if account != nil {
+		opts.Room = account.room
+	}
 	opts.OnState = func(state worker.State, _ string) {
 		if state == worker.Closed {
 			s.leave()
@@ -230,8 +234,10 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 	use := newUsage(account, settings(c))
 	use.account.proven(p)
 	meter, observe := updater.NewMeter(v.Signatures), l.metrics.batches(v.Model, v.Number)
+	ready, wake := dozer(r)
 	b := batch.New(r, batch.Options{
 		Model: v.Model, Version: v.Number, Policy: policy(settings(c).Batching), MaxRows: proven, Singly: p.Singly(),
+		Expect: expected(p), Ready: ready, Wake: wake,
 		Observe: func(o batch.Observation) {
 			observe(o)
 			use.ran(o)
@@ -243,6 +249,31 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 	s := &servable{Batcher: b, meter: meter, usage: use, runner: r, model: v.Model, version: v.Number, from: l}
 	l.live.add(s)
 	return s
+}
+
+// expected are the run times that the proof has measured.
+func expected(p updater.Proof) map[string]map[int64]time.Duration {
+	times := make(map[string]map[int64]time.Duration, len(p.Signatures))
+	for key, s := range p.Signatures {
+		if len(s.Times) > 0 && !s.Mixes {
+			times[key] = s.Times
+		}
+	}
+	return times
+}
+
+// dozer says how long a parked worker takes until it is there, and wakes it. Both are nil for a runner that cannot be parked.
+func dozer(r inference.Runner) (ready func() time.Duration, wake func()) {
+	m, ok := r.(*worker.Model)
+	if !ok || m.Shared() {
+		return nil, nil
+	}
+	return func() time.Duration {
+		if !m.Parked() {
+			return 0
+		}
+		return max(m.LoadTook(), time.Millisecond)
+	}, m.Wake
 }
 
 // servable is a live version: its batcher, and the runner behind it for the status.

@@ -119,9 +119,11 @@ func (h *Host) Open(ctx context.Context, l Load, opts Options) (*Model, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, opts.LoadTimeout, fmt.Errorf("loading took longer than %v: %w", opts.LoadTimeout, context.DeadlineExceeded))
 	defer cancel()
+	began := time.Now()
 	u, err := h.join(ctx, m)
 	if err == nil {
 		if err = u.add(ctx, m); err == nil {
+			m.loadTook.CompareAndSwap(0, int64(time.Since(began)))
 			return m, nil
 		}
 		h.leave(u)
