@@ -266,6 +266,9 @@ func (c *restCaller) readOne() (a httpAnswer, err error) {
 	if status == 200 {
 		a.outcome = outcome{kind: answered}
 	} else {
+		if status == 504 {
+			reason = lateReason // it was let in, and its time ran out
+		}
 		if reason == "" {
 			reason = c.name(append([]byte("HTTP "), strconv.Itoa(status)...))
 		}

@@ -44,7 +44,7 @@ type Step struct {
 	Failed   int64 `json:"failed"`
 	Open     int64 `json:"open"` // sent, and nothing came before the run was ended
 
-	RefusedBy map[string]int64 `json:"refused_by"` // inferd's reason, else HTTP 503 or the gRPC code
+	RefusedBy map[string]int64 `json:"refused_by"` // inferd's reason, else HTTP 503 or the gRPC code; late for HTTP 504
 	FailedBy  map[string]int64 `json:"failed_by"`  // connect, reset, timeout, protocol
 
 	OfferedRate  float64 `json:"offered_rate"`

@@ -25,6 +25,9 @@ const (
 	failed
 )
 
+// lateReason is the reason of a refusal of what was let in: the deadline passed while it waited or ran.
+const lateReason = "late"
+
 // outcome is what became of one request; reason is of a refusal or failure.
 type outcome struct {
 	kind   kind
