@@ -186,9 +186,12 @@ func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worke
 		opts.Room = account.room
 	}
 	opts.OnState = func(state worker.State, _ string) {
-		if state == worker.Closed {
+		switch state {
+		case worker.Closed:
 			s.leave()
 			l.forget(account)
+		case worker.Live:
+			account.answers()
 		}
 		l.changed()
 	}

@@ -96,7 +96,9 @@ type account struct {
 	mu    sync.Mutex
 	model parkable // guarded by mu; nil until it is loaded, and with isolation none
 	floor int64    // guarded by mu; the most that it had while it was proven: what it may take at any time
+	load  int64    // guarded by mu; the most that it had while it was loaded: what is reserved until it answers
 	awake bool     // guarded by mu; its process is there, or is about to be
+	comes bool     // guarded by mu; it is about to be: the reservation counts, not what is measured
 	life  int      // guarded by mu; of its process
 }
 
@@ -174,8 +176,9 @@ func (a *account) proven(p updater.Proof) {
 	if a.floor = max(p.Peak, p.Rest); a.floor == 0 {
 		a.floor = a.need
 	}
+	a.load = max(a.floor, p.LoadPeak)
 	a.entry.Own(a.owner)
-	a.entry.SetPeak(max(p.LoadPeak, p.Peak))
+	a.entry.SetPeak(a.load)
 	a.entry.SetLimit(a.own)
 	a.entry.Set(a.floor, p.Rest)
 }
@@ -198,7 +201,7 @@ func (a *account) room(ctx context.Context) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, roomWait)
 	defer cancel()
 	a.mu.Lock()
-	need := max(a.floor, 1)
+	need := max(a.load, 1)
 	if a.floor == 0 {
 		need = a.need
 	}
@@ -214,10 +217,20 @@ func (a *account) room(ctx context.Context) (release func(), err error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.awake = true
+	a.awake, a.comes = true, true
 	a.life++
 	life := a.life
 	return func() { a.ended(life) }, nil
+}
+
+// answers notes that the version's process has loaded it.
+func (a *account) answers() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.comes = false
 }
 
 // ended books nothing for a process that is no more, unless another one has followed.
@@ -225,7 +238,7 @@ func (a *account) ended(life int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.life == life && a.awake {
-		a.awake = false
+		a.awake, a.comes = false, false
 		a.entry.Set(0, 0)
 	}
 }

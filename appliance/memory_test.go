@@ -204,25 +204,35 @@ func TestWakingWaitsForTheBusy(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Join(h.parked(), " "); got != "c" || parked.account.entry.Bytes() != 200*mb {
+		if got := strings.Join(h.parked(), " "); got != "c" || parked.account.entry.Bytes() != 240*mb {
 			t.Errorf("parked are %s, booked %d", got, parked.account.entry.Bytes())
+		}
+		h.measure()
+		if got := parked.account.entry.Bytes(); got != 240*mb {
+			t.Errorf("while it loads, %d are booked", got)
+		}
+		parked.account.answers()
+		h.measure()
+		if got := parked.account.entry.Bytes(); got != 200*mb {
+			t.Errorf("when it has loaded, %d are booked", got)
 		}
 
 		// The other way round nobody becomes idle.
 		parked.begin()
 		_, err := busy[2].account.room(t.Context())
 		e := inference.AsError(err)
-		if e.Code != inference.ResourceExhausted || e.Reason != inference.ReasonMemory || e.RetryAfter == 0 || !strings.Contains(e.Msg, "200 MB are needed") {
+		if e.Code != inference.ResourceExhausted || e.Reason != inference.ReasonMemory || e.RetryAfter == 0 || !strings.Contains(e.Msg, "240 MB are needed, and of 1000 MB") {
 			t.Errorf("%+v", e)
 		}
 
 		// A process that has ended gives its memory back, once, and not that of the one after it.
-		again, err := parked.account.room(t.Context()) // it died and is started again: its memory is booked still
+		busy[0].end(time.Now(), nil)
+		again, err := parked.account.room(t.Context()) // it died and is started again: most of its memory is booked still
 		if err != nil {
 			t.Fatal(err)
 		}
 		release()
-		if parked.account.entry.Bytes() != 200*mb {
+		if parked.account.entry.Bytes() != 240*mb {
 			t.Error("an old process's end was booked for the new one")
 		}
 		again()

@@ -122,10 +122,14 @@ func (a *account) measure(shared int, free int64, limited bool) (resident int64)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.awake {
+	switch {
+	case !a.awake:
 		return resident
+	case a.comes:
+		a.entry.Set(max(a.load, resident), resident)
+	default:
+		a.entry.Set(max(a.floor, resident), resident)
 	}
-	a.entry.Set(max(a.floor, resident), resident)
 	limit := a.own
 	if limit == 0 && limited {
 		limit = max(a.floor+a.floor/4+slack, resident+free)

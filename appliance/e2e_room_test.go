@@ -1,0 +1,103 @@
+// e2e_room_test.go: real models, real workers and a memory limit that the kernel keeps.
+package appliance
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"github.com/inferd/inferd/appliance/admission"
+	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/inference/worker"
+	"github.com/inferd/inferd/tools/namespace"
+)
+
+// The limit in force is the cgroup's, and is followed when that changes; what does not fit into it is not loaded, and nothing is killed.
+func TestLimitOfACgroup(t *testing.T) {
+	library(t)
+	g, inside := namespace.InCgroup(t, 220<<20)
+	if !inside {
+		return
+	}
+	s := serve(t, func(cfg *config.Config) {
+		if _, err := modeltest.Dense(4096).Publish(filepath.Join(cfg.ModelsDir, "large"), 1); err != nil { // 64 MiB of files
+			t.Fatal(err)
+		}
+		debug.FreeOSMemory() // what making it took
+	})
+	s.staged("large", 1, "seen", "RESOURCE_EXHAUSTED: model large version 1 is not loaded", "of cgroup")
+	if l := s.admission().Limit; l.Bytes != 220<<20 || l.Source != admission.FromCgroup1 && l.Source != admission.FromCgroup2 || l.Used <= 0 {
+		t.Errorf("%+v", l)
+	}
+	if err := g.SetLimit(600 << 20); err != nil {
+		t.Fatal(err)
+	}
+	s.live("large", 1)
+	if l := s.admission().Limit; l.Bytes != 600<<20 || l.Used > l.Bytes {
+		t.Errorf("%+v", l)
+	}
+	if n := g.Killed(); n > 0 {
+		t.Errorf("%v", g)
+	}
+}
+
+// Ten models under a limit that holds four: all ten answer, by eviction and lazy loading, and nothing is killed.
+func TestTenModelsWhereFourFit(t *testing.T) {
+	library(t)
+	if _, ok := any((*worker.Model)(nil)).(parkable); !ok {
+		t.Skip("workers cannot be parked in this build")
+	}
+	const (
+		models = 10
+		side   = 4096
+		bytes  = 4 * side * side // 64 MiB
+		limit  = 700 << 20       // 44 MiB kept back, 64 for requests; core, zygote and bolt take about 150 in a test; a model up to 2 * 64 + 50
+	)
+	g, inside := namespace.InCgroup(t, limit)
+	if !inside {
+		return
+	}
+	s := serve(t, func(cfg *config.Config) {
+		cfg.Memory.Requests = 64 << 20
+		m := modeltest.Dense(side)
+		for i := range models {
+			if _, err := m.Publish(filepath.Join(cfg.ModelsDir, fmt.Sprintf("m%d", i)), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		debug.FreeOSMemory() // what making them took
+	})
+	for i := range models {
+		s.staged(fmt.Sprintf("m%d", i), 1, "live")
+	}
+	row := "[" + strings.TrimSuffix(strings.Repeat("1,", side), ",") + "]"
+	for round := range 2 {
+		for i := range models {
+			code, body, err := s.rest(t.Context(), fmt.Sprintf("/v1/models/m%d:predict", i), `{"instances": [`+row+`]}`)
+			if err != nil || code != 200 {
+				t.Fatalf("round %d, model %d: %d %s %v", round, i, code, body, err)
+			}
+			r := s.admission()
+			if r.Limit.Used > r.Limit.Bytes {
+				t.Errorf("%d MiB are used of %d", r.Limit.Used>>20, r.Limit.Bytes>>20)
+			}
+		}
+	}
+	parked, evictions := 0, int64(0)
+	for _, m := range s.admission().Models {
+		if m.State == "parked" {
+			parked++
+		}
+		evictions += m.Evictions
+	}
+	t.Logf("%d of %d are parked, %d evictions, each model has %d MiB of weights; %v", parked, models, evictions, bytes>>20, g)
+	if parked < 2 || evictions < models {
+		t.Errorf("%d are parked after %d evictions: the limit holds too many for a test", parked, evictions)
+	}
+	if n := g.Killed(); n > 0 {
+		t.Errorf("%v", g)
+	}
+}
