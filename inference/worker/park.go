@@ -23,16 +23,19 @@ var errNoRoom = errors.New("no room")
 const roomPatience = 30 * time.Second
 
 // Park ends the process to save its memory. That is no death: the next run, or Wake, starts another, as after a death, and waits for it. A worker
-// that is parked already stays so. It returns when the process has ended, ErrBusy while a run is in flight, and ErrShared for a member of a Group.
+// that is parked already stays so. It returns when the process has ended, ErrBusy while a run is in flight or a process is being started, and
+// ErrShared for a member of a Group.
 func (m *Model) Park(reason string) error {
 	if m.Shared() {
 		return ErrShared
 	}
 	u := m.unit
 	u.mu.Lock()
-	p, state := u.current, u.state
+	p, state, waking := u.current, u.state, u.waking || len(u.wake) > 0
 	u.mu.Unlock()
 	switch {
+	case state == Parked && waking:
+		return ErrBusy // it has its memory again, or asks for it
 	case state == Parked:
 		return nil
 	case p == nil || state != Live || m.closed.Load() || p.promotion.isLow():
@@ -102,6 +105,12 @@ func (u *unit) rouse() {
 	}
 }
 
+func (u *unit) setWaking(on bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.waking = on
+}
+
 // isParked reports whether the process that is down was ended by Park.
 func (u *unit) isParked() bool {
 	u.mu.Lock()
@@ -129,8 +138,10 @@ func (u *unit) sleep() *process {
 			return nil
 		case <-u.wake:
 		}
+		u.setWaking(true)
 		p, err := u.restart()
 		if err == nil {
+			u.setWaking(false)
 			return p
 		}
 		if u.ctx.Err() != nil {
@@ -138,7 +149,7 @@ func (u *unit) sleep() *process {
 		}
 		u.log.Warn("parked worker was not started; the next request tries again", "err", err)
 		// Those who wait are told; whoever comes later asks again.
-		u.change(func() { u.refusal, u.refusals = err, u.refusals+1 })
+		u.change(func() { u.waking, u.refusal, u.refusals = false, err, u.refusals+1 })
 	}
 }
 

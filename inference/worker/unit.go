@@ -36,6 +36,7 @@ type unit struct {
 	state    State
 	reason   string
 	wake     chan struct{} // cap 1: full while somebody waits for a parked one
+	waking   bool          // a parked one is being started
 	refusal  error         // why the last start of a parked worker failed,
 	refusals int           // and how many have
 	release  func()        // of what Room gave for the current process; may be nil
