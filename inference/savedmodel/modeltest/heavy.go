@@ -32,6 +32,21 @@ func BusyVector(side int) *Model {
 	return b.model()
 }
 
+// KeepsAll puts each x FLOAT[-1] at the end of a queue that nobody reads, so that its worker grows by it, and answers its mean, y FLOAT[].
+func KeepsAll() *Model {
+	b := newBuilder("keeps_all")
+	b.placeholder("x", floatT, vector)
+	types := []tensor.DType{floatT}
+	b.node("FIFOQueueV2", "queue", nil, attrs{"component_types": types, "capacity": -1, "shared_name": "kept"})
+	b.constant("zero", Floats(scalar, 0))
+	b.node("AddV2", "copy", []string{"x", "zero"}, attrs{"T": floatT}) // the input's own buffer is the caller's
+	b.node("QueueEnqueueV2", "keep", []string{"queue", "copy"}, attrs{"Tcomponents": types})
+	b.constant("axis", Int32s(tensor.Shape{1}, 0))
+	b.node("Mean", "y", []string{"x", "axis", "^keep"}, attrs{"T": floatT, "Tidx": tensor.Int32})
+	b.serve("x", vector, "y", scalar)
+	return b.model()
+}
+
 // Dense multiplies x FLOAT[-1,side] by a matrix of side x side, which takes 4*side^2 bytes, and answers the mean of each row, y FLOAT[-1],
 // which is that of the row itself. side is a power of two, or the numbers are close.
 func Dense(side int) *Model {
