@@ -118,6 +118,10 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		Env:       gpuEnv, Log: opts.Log, Stderr: a.workerLine,
 	})
 	a.memory.host = a.load.host.Stats
+	if cfg.Runtime.Zygote && a.load.library != "" {
+		a.memory.fork = zygoteBytes
+		a.memory.zygote.Set(zygoteBytes, 0)
+	}
 	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		Journal: a.journal, Build: opts.Version + " " + a.load.library,

@@ -2,6 +2,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -155,7 +156,7 @@ func (l *loader) place(ctx context.Context, c updater.Candidate, m config.Model,
 		}
 		load.Device, load.MemoryFraction = s.device(), s.Fraction
 		r, err := l.open(ctx, load, s, worker.Options{
-			RunTimeout: m.RunTimeout, MemoryLimit: l.cfg.WorkerLimit(m.ModelOptions), Again: c.Again, Gently: l.gently(c),
+			RunTimeout: m.RunTimeout, MemoryLimit: cmp.Or(account.loadLimit(), l.cfg.WorkerLimit(m.ModelOptions)), Again: c.Again, Gently: l.gently(c),
 		}, account)
 		if err == nil {
 			s.taken()

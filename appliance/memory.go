@@ -44,6 +44,7 @@ type keeper struct {
 	turn   chan struct{} // cap 1: full while somebody makes room
 
 	// set before run
+	fork  int64 // what the zygote takes, before it is there to be measured
 	host  func() worker.HostStats
 	freed func()                 // who waits for memory may try again
 	anon  func(pid string) int64 // of a process: the pages that are no file's and not shared; 0 when it is no more
@@ -68,6 +69,7 @@ func newKeeper(cfg func() *config.Config, root fs.FS, live *workers, tracker *he
 	k.zygote = k.ledger.Book(admission.Owner{Kind: admission.OwnerZygote})
 	k.storage = k.ledger.Book(admission.Owner{Kind: admission.OwnerStorage})
 	k.limit()
+	k.bookCore()
 	return k
 }
 
@@ -218,9 +220,47 @@ func (a *account) room(ctx context.Context) (release func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.awake, a.comes = true, true
+	a.confine(0)
 	a.life++
 	life := a.life
 	return func() { a.ended(life) }, nil
+}
+
+// loadLimit is what the worker may take while it is loaded and proven: as configured, else what was reserved and what is free beside; 0 for
+// any.
+func (a *account) loadLimit() int64 {
+	if a == nil {
+		return 0
+	}
+	free, limited := a.keeper.ledger.Free()
+	if a.own > 0 || !limited {
+		return a.own
+	}
+	return a.entry.Bytes() + free
+}
+
+// confine tells a worker how far it may grow: as configured, else over what is free, which it is told of once a second; and in any case by a
+// quarter more than what it was proven with, so that none is ended for what others took. mu is held.
+func (a *account) confine(free int64) {
+	m, ok := a.model.(interface {
+		parkable
+		SetMemoryLimit(bytes int64)
+		Shared() bool
+	})
+	if !ok || m.Shared() || a.floor == 0 {
+		return
+	}
+	limit := a.own
+	if limit == 0 {
+		most := a.floor
+		if a.comes {
+			most = a.load
+		}
+		_, _, resident := m.Vitals()
+		limit = max(most+most/4+slack, resident+free)
+	}
+	m.SetMemoryLimit(limit)
+	a.entry.SetLimit(limit)
 }
 
 // answers notes that the version's process has loaded it.

@@ -74,6 +74,7 @@ func newHouse(t *testing.T) *house {
 	cfg.Memory.Limit, cfg.Memory.Reserve, cfg.Memory.Requests = 1000*mb+1, 1, 100*mb
 	k := newKeeper(func() *config.Config { return cfg }, fstest.MapFS{}, newWorkers(), health.New(), slog.New(slog.DiscardHandler))
 	k.anon = func(string) int64 { return 0 }
+	k.bookCore()
 	k.health.SetModels(true, nil)
 	return &house{keeper: k, t: t, cfg: cfg}
 }

@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	memoryLook = time.Second
-	minGoLimit = 64 << 20 // of the core's own heap
-	slack      = 32 << 20 // that a worker may always grow by, beside a quarter of what it was proven with
+	memoryLook  = time.Second
+	zygoteBytes = 28 << 20 // TensorFlow's relocated pages
+	minGoLimit  = 64 << 20 // of the core's own heap
+	slack       = 32 << 20 // that a worker may always grow by, beside a quarter of what it was proven with
 )
 
 // run looks until ctx ends.
@@ -65,7 +66,7 @@ func (k *keeper) measure() (used int64) {
 	if pid := k.host().ZygotePID; pid > 0 {
 		zygote = k.anon(strconv.Itoa(pid)) // its workers share most of it, and have it booked too: rather too much than too little
 	}
-	k.zygote.Set(zygote, zygote)
+	k.zygote.Set(max(zygote, k.fork), zygote)
 	used += zygote
 	if st, err := os.Stat(filepath.Join(k.config().StateDir, stateFile)); err == nil {
 		k.storage.Set(st.Size(), st.Size()) // its pages are the kernel's to take back, so they are no part of what is used
@@ -130,13 +131,8 @@ func (a *account) measure(shared int, free int64, limited bool) (resident int64)
 	default:
 		a.entry.Set(max(a.floor, resident), resident)
 	}
-	limit := a.own
-	if limit == 0 && limited {
-		limit = max(a.floor+a.floor/4+slack, resident+free)
-	}
-	if l, ok := a.model.(interface{ SetMemoryLimit(bytes int64) }); ok {
-		l.SetMemoryLimit(limit)
-		a.entry.SetLimit(limit)
+	if limited {
+		a.confine(free)
 	}
 	return resident
 }
