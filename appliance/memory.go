@@ -304,8 +304,12 @@ func (a *account) parked() bool {
 		return false
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return !a.awake
+	m, awake := a.model, a.awake
+	a.mu.Unlock()
+	if p, ok := m.(interface{ Parked() bool }); ok {
+		return p.Parked() // one that died has no process either, and not by intent
+	}
+	return !awake
 }
 
 // makeRoom calls take until it succeeds, parking idle versions, the least recently used first, until they are enough. Where they cannot be
