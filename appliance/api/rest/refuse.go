@@ -92,7 +92,7 @@ func (h *handler) linger(w http.ResponseWriter, r *http.Request, status int, bod
 		write(w, r, status, body, 0)
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(lingerTime))
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
