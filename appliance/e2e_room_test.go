@@ -98,3 +98,56 @@ func TestTenModelsWhereFourFit(t *testing.T) {
 		t.Errorf("%v", g)
 	}
 }
+
+// A model that grows with each request is restarted alone, at what is left of the limit, and nobody's request fails.
+func TestGrowingModel(t *testing.T) {
+	library(t)
+	g, inside := namespace.InCgroup(t, 512<<20)
+	if !inside {
+		return
+	}
+	s := serve(t, func(cfg *config.Config) {
+		cfg.Memory.Requests = 32 << 20
+	})
+	s.publish("leaky", 1, modeltest.Leaky(1024))
+	s.publish("other", 1, modeltest.HalfPlusTwo())
+	s.live("leaky", 1)
+	s.live("other", 1)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if code, body, err := s.rest(t.Context(), "/v1/models/other:predict", `{"instances": [1]}`); err != nil || code != 200 {
+				ended <- fmt.Errorf("the other model: %d %s %w", code, body, err)
+				return
+			}
+		}
+	}()
+	restarts := func(model string) int {
+		for _, v := range s.load.live.all() {
+			if st, ok := v.stats(); ok && v.model == model {
+				return st.Restarts
+			}
+		}
+		return 0
+	}
+	requests := 0
+	for ; restarts("leaky") < 2 && requests < 5000; requests++ {
+		if code, body, err := s.rest(t.Context(), "/v1/models/leaky:predict", `{"instances": [[1]]}`); err != nil || code != 200 {
+			t.Fatalf("request %d: %d %s %v", requests, code, body, err)
+		}
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d requests; %v", requests, g)
+	if leaky, other := restarts("leaky"), restarts("other"); leaky < 2 || other != 0 || g.Killed() > 0 {
+		t.Errorf("%d restarts of the model that grows, %d of the other; %v", leaky, other, g)
+	}
+}
