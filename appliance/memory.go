@@ -92,7 +92,7 @@ type account struct {
 	keeper *keeper
 	entry  *admission.Entry
 	owner  admission.Owner // when it is proven
-	need   int64           // as expected before the load
+	need   int64           // as reserved for the load
 	own    int64           // its configured limit, 0 for none
 
 	mu    sync.Mutex
@@ -142,7 +142,7 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 	case err != nil:
 		return nil, err
 	}
-	a := &account{keeper: k, entry: e, need: need, own: k.config().WorkerLimit(settings(c).ModelOptions), awake: true,
+	a := &account{keeper: k, entry: e, need: e.Bytes(), own: k.config().WorkerLimit(settings(c).ModelOptions), awake: true,
 		owner: admission.Owner{Kind: admission.OwnerWorker, Model: c.Model.Name, Version: c.Number}}
 	k.mu.Lock()
 	defer k.mu.Unlock()
