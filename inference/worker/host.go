@@ -32,6 +32,9 @@ type HostOptions struct {
 	UseZygote bool
 	// Env is added to this process's environment.
 	Env []string
+	// Cgroup is a folder that EnterCgroup has made ready: each worker gets a cgroup of its own below it, with a little more than its memory
+	// limit. Empty: they stay in the core's, and their memory is watched only.
+	Cgroup string
 	// Log may be nil.
 	Log *slog.Logger
 	// Stderr gets each line that a worker writes to its standard output or error; the model is empty for the zygote's. It is called from
@@ -46,6 +49,7 @@ type Host struct {
 	spawns  chan *spawnRequest
 	done    chan struct{} // closed when Run has returned
 	running atomic.Int32  // runs in flight in all workers: what the spinning of each goes by
+	noGroup sync.Once     // said that workers get no cgroups
 
 	mu    sync.Mutex
 	units map[string]*unit // guarded by mu: groups that several models share
@@ -92,6 +96,7 @@ func (h *Host) count(f func(*HostStats)) {
 // Run spawns until ctx ends. Workers that are alive then are killed with it; close the Models before. Called once.
 func (h *Host) Run(ctx context.Context) error {
 	defer close(h.done)
+	sweepGroups(h.opts.Cgroup)
 	exited := make(chan struct{})
 	go func() {
 		defer close(exited)

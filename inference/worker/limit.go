@@ -20,7 +20,15 @@ const (
 // SetMemoryLimit changes how many resident bytes the model's process may have from now on; 0 means any number. A process that has more is replaced: new
 // runs wait for the next one, those that have begun end first if they take no longer than a second and the process stays below 1.25 times the limit
 // (or 64 MiB over a small one). In a Group the last word counts for all.
-func (m *Model) SetMemoryLimit(bytes int64) { m.unit.process.memoryLimit.Store(max(0, bytes)) }
+func (m *Model) SetMemoryLimit(bytes int64) {
+	m.unit.process.memoryLimit.Store(max(0, bytes))
+	if _, p := m.unit.stats(); p != nil {
+		select {
+		case p.rouse <- struct{}{}:
+		default:
+		}
+	}
+}
 
 // Kill ends the process now; it is replaced, as after any death. It does nothing while there is none.
 func (m *Model) Kill(reason string) {
@@ -53,6 +61,7 @@ func (a *appetite) next(slow, fast time.Duration) time.Duration {
 // overfed looks whether the process has more memory than it may, and reports whether it was ended for that.
 func (p *process) overfed(a *appetite, now time.Time) bool {
 	limit := p.opts.memoryLimit.Load()
+	_ = p.group.limit(limit) // tried again at the next look
 	if a.idle = limit <= 0; a.idle && a.over.IsZero() {
 		return false
 	}
@@ -89,7 +98,7 @@ func (p *process) overfed(a *appetite, now time.Time) bool {
 		}
 		p.mu.Unlock()
 	}
-	if running > 0 && now.Sub(a.over) < lastRuns && m.Resident < limit+max(limit/4, farOver) {
+	if running > 0 && now.Sub(a.over) < lastRuns && m.Resident < hardLimit(limit) {
 		return false
 	}
 	p.kill(ending{reason: a.reason, memory: true})

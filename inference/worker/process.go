@@ -81,6 +81,7 @@ type process struct {
 	dozing    atomic.Bool           // watch looks seldom, until it is roused
 	rouse     chan struct{}         // cap 1
 	retired   atomic.Bool           // runs that have not begun go to the next process
+	group     *group                // nil: the process is in the core's cgroup
 }
 
 // ending is why the core ends a process, or that it found it ended.
@@ -133,9 +134,11 @@ func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process,
 		rouse: make(chan struct{}, 1), loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
 	}
 	p.dozing.Store(true)
+	p.group = h.enclose(p.pid, opts.memoryLimit.Load()) // before it has taken any memory worth the name
 	p.arena = &arena{max: int(opts.maxRunBytes), announce: p.announce, forget: p.forget}
 	if err := p.connect(entries); err != nil {
 		s.discard()
+		p.group.end()
 		return nil, fmt.Errorf("start a worker for %s: %w", opts.subject, err)
 	}
 	for i := range slots {
@@ -224,6 +227,7 @@ func (p *process) await() {
 	status := make(chan *os.ProcessState, 1)
 	go func() {
 		state, _ := p.spawned.process.Wait() // nil where the kernel does not know it, which cannot be helped
+		p.group.end()
 		status <- state
 		p.kill(ending{}) // it may have ended with its socket still open in a child of its own
 	}()
@@ -280,6 +284,9 @@ func (p *process) describe(state *os.ProcessState) *Death {
 	}
 	if d.Reason == "" {
 		d.Reason = natural
+		if why := p.group.byKernel(); why != "" && d.Signal == syscall.SIGKILL {
+			d.Reason, d.Memory = why, true
+		}
 	}
 	return d
 }
@@ -529,10 +536,8 @@ func (p *process) release(s *slot) {
 	s.state = slotFree
 }
 
-const (
-	// patrol is how often an idle process is looked at.
-	patrol = time.Second
-)
+// patrol is how often an idle process is looked at.
+const patrol = time.Second
 
 // watch ends the process when a run takes too long or its memory grows over the limit, and trims idle memory.
 func (p *process) watch() {
