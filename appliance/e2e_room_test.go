@@ -15,8 +15,17 @@ import (
 	"github.com/inferd/inferd/tools/namespace"
 )
 
+// plainMemory skips a test that counts megabytes when the race detector has most of them; make memory runs it without.
+func plainMemory(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector takes more memory than what is tested; make memory runs this without it")
+	}
+}
+
 // The limit in force is the cgroup's, and is followed when that changes; what does not fit into it is not loaded, and nothing is killed.
 func TestLimitOfACgroup(t *testing.T) {
+	plainMemory(t)
 	library(t)
 	g, inside := namespace.InCgroup(t, 200<<20)
 	if !inside {
@@ -46,6 +55,7 @@ func TestLimitOfACgroup(t *testing.T) {
 
 // Ten models under a limit that holds four: all ten answer, by eviction and lazy loading, and nothing is killed.
 func TestTenModelsWhereFourFit(t *testing.T) {
+	plainMemory(t)
 	library(t)
 	// 64 MiB are kept back and as many are the requests'; core and zygote take about 80 in a test, and a worker 40 beside its weights.
 	const models = 10

@@ -330,6 +330,7 @@ func TestPressureParks(t *testing.T) {
 // With real workers: what does not fit waits and says so, the rest is booked as measured and told at /v1/admission, and when the limit is
 // raised what waited is loaded.
 func TestMemoryLimit(t *testing.T) {
+	plainMemory(t)
 	made := filepath.Join(t.TempDir(), "large")
 	if _, err := modeltest.Dense(4096).Publish(made, 1); err != nil { // 64 MiB of files
 		t.Fatal(err)
