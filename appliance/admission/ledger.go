@@ -195,8 +195,11 @@ func (e *Entry) Own(owner Owner) {
 	e.owner = owner
 }
 
-// Grow books so many bytes more where they fit, else it returns a *Short.
+// Grow books so many bytes more where they fit, else it returns a *Short. No bytes always fit.
 func (e *Entry) Grow(bytes int64) error {
+	if bytes <= 0 {
+		return nil
+	}
 	l := e.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()

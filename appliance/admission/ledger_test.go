@@ -58,6 +58,9 @@ func TestReserve(t *testing.T) {
 	if free, _ := l.Free(); free != 0 {
 		t.Error(free)
 	}
+	if err := a.Grow(0); err != nil {
+		t.Error(err)
+	}
 	for _, e := range []*Entry{a, b, a, b} { // twice
 		e.Release()
 	}
