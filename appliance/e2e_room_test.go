@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -27,18 +26,14 @@ func plainMemory(t *testing.T) {
 func TestLimitOfACgroup(t *testing.T) {
 	plainMemory(t)
 	library(t)
-	g, inside := namespace.InCgroup(t, 200<<20)
+	models := madeOutside(t, 4096, "large") // 64 MiB
+	g, inside := namespace.InCgroup(t, 240<<20)
 	if !inside {
 		return
 	}
-	s := serve(t, func(cfg *config.Config) {
-		if _, err := modeltest.Dense(4096).Publish(filepath.Join(cfg.ModelsDir, "large"), 1); err != nil { // 64 MiB of files
-			t.Fatal(err)
-		}
-		debug.FreeOSMemory() // what making it took
-	})
+	s := serve(t, func(cfg *config.Config) { cfg.ModelsDir, cfg.Memory.Requests = models, 100<<20 })
 	s.staged("large", 1, "seen", "RESOURCE_EXHAUSTED: model large version 1 is not loaded", "of cgroup")
-	if l := s.admission().Limit; l.Bytes != 200<<20 || l.Source != admission.FromCgroup1 && l.Source != admission.FromCgroup2 || l.Used <= 0 {
+	if l := s.admission().Limit; l.Bytes != 240<<20 || l.Source != admission.FromCgroup1 && l.Source != admission.FromCgroup2 || l.Used <= 0 {
 		t.Errorf("%+v", l)
 	}
 	if err := g.SetLimit(600 << 20); err != nil {
@@ -53,30 +48,45 @@ func TestLimitOfACgroup(t *testing.T) {
 	}
 }
 
+// madeOutside is a models directory with the named models, of 4*side*side bytes each, that was made before the test went into its cgroup:
+// making them takes more than serving them.
+func madeOutside(t *testing.T, side int, names ...string) string {
+	t.Helper()
+	const env = "INFERD_TEST_MODELS"
+	if dir := os.Getenv(env); dir != "" {
+		return dir
+	}
+	dir := t.TempDir()
+	m := modeltest.Dense(side)
+	for _, name := range names {
+		if _, err := m.Publish(filepath.Join(dir, name), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv(env, dir)
+	return dir
+}
+
 // Ten models under a limit that holds four: all ten answer, by eviction and lazy loading, and nothing is killed.
 func TestTenModelsWhereFourFit(t *testing.T) {
 	plainMemory(t)
 	library(t)
 	// 64 MiB are kept back and as many are the requests'; core and zygote take about 80 in a test, and a worker 40 beside its weights.
 	const models = 10
-	side, limit := 2048, int64(460<<20)
+	side, limit := 2048, int64(440<<20)
 	if os.Getenv("INFERD_LONG") != "" {
 		side, limit = 5120, 860<<20 // 100 MiB each
 	}
+	var names []string
+	for i := range models {
+		names = append(names, fmt.Sprintf("m%d", i))
+	}
+	dir := madeOutside(t, side, names...)
 	g, inside := namespace.InCgroup(t, limit)
 	if !inside {
 		return
 	}
-	s := serve(t, func(cfg *config.Config) {
-		cfg.Memory.Requests = 64 << 20
-		m := modeltest.Dense(side)
-		for i := range models {
-			if _, err := m.Publish(filepath.Join(cfg.ModelsDir, fmt.Sprintf("m%d", i)), 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		debug.FreeOSMemory() // what making them took
-	})
+	s := serve(t, func(cfg *config.Config) { cfg.ModelsDir, cfg.Memory.Requests = dir, 64<<20 })
 	for i := range models {
 		s.staged(fmt.Sprintf("m%d", i), 1, "live")
 	}

@@ -340,6 +340,7 @@ func TestMemoryLimit(t *testing.T) {
 	// worker take about 70. So a worker with 64 MiB of weights is too much, and what is used is far from the limit.
 	limit := procAnon("self") + 600<<20
 	s := serve(t, func(cfg *config.Config) {
+		cfg.Defaults.Pinned = true // or the small one would give way
 		cfg.Memory.Limit, cfg.Memory.Reserve, cfg.Memory.Requests = config.Bytes(limit), 150<<20, 310<<20
 	})
 	s.publish("small", 1, modeltest.HalfPlusTwo())
