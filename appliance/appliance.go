@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
@@ -72,6 +74,7 @@ type Appliance struct {
 	metrics *metrics
 	gate    *admission.Gate
 	memory  *keeper
+	certs   *certificates // nil: no door has TLS
 	load    *loader
 	journal *stateJournal
 	updater *updater.Controller
@@ -101,8 +104,14 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.current.Store(cfg)
 	live := newWorkers()
 	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
-	a.gate = admission.NewGate(admission.Limits{}, a.memory.ledger)
+	a.gate = admission.NewGate(gateLimits(cfg.Admission), a.memory.ledger)
 	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request, Log: opts.Log})
+	if _, secure := cfg.Listen.TLS.Set(); secure {
+		var err error
+		if a.certs, err = newCertificates(cfg.Listen.TLS, opts.Log); err != nil {
+			return nil, err
+		}
+	}
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}
@@ -302,7 +311,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	front := a.front()
 	servers := []*http.Server{}
 	failed := make(chan error, 4)
-	serveHTTP := func(l net.Listener, h http.Handler) {
+	serveHTTP := func(l net.Listener, h http.Handler, secure bool) {
 		if l == nil {
 			return
 		}
@@ -311,16 +320,26 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 		servers = append(servers, s)
 		go func() {
-			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			serve := s.Serve
+			if secure {
+				s.TLSConfig = a.certs.server("h2", "http/1.1")
+				serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+			}
+			if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		}()
 	}
-	serveHTTP(a.doors.http, front)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, REST: front}))
+	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
+	serveHTTP(a.doors.http, front, httpTLS)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, REST: front}), false)
 
 	opts := a.rpcOptions()
-	g := grpc.NewServer(rpc.ServerOptions(opts)...)
+	serverOptions := rpc.ServerOptions(opts)
+	if grpcTLS {
+		serverOptions = append(serverOptions, grpc.Creds(onPorts{credentials.NewTLS(a.certs.server("h2")), insecure.NewCredentials()}))
+	}
+	g := grpc.NewServer(serverOptions...)
 	rpc.Register(g, a.service, opts)
 	for _, l := range []net.Listener{a.doors.grpc, a.doors.grpcSocket} {
 		if l == nil {

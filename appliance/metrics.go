@@ -29,6 +29,7 @@ type metrics struct {
 	requests *prometheus.CounterVec   // protocol model version signature code
 	latency  *prometheus.HistogramVec // protocol model version signature; every answer
 	refused  *prometheus.CounterVec   // model reason
+	turned   *prometheus.CounterVec   // protocol reason; what admission refused
 	wait     *prometheus.HistogramVec // model version signature
 	runTime  *prometheus.HistogramVec
 	rows     *prometheus.HistogramVec
@@ -56,6 +57,7 @@ func newMetrics(version string) *metrics {
 	m.requests = counter("inferd_requests_total", "Requests answered, by gRPC code.", "protocol", "model", "version", "signature", "code")
 	m.latency = histogram("inferd_request_duration_seconds", "From the request's arrival to its answer.", secondsBuckets, "protocol", "model", "version", "signature")
 	m.refused = counter("inferd_errors_total", "Requests answered with an error, by reason.", "model", "reason")
+	m.turned = counter("inferd_refused_total", "Predictions that admission refused, by protocol and reason.", "protocol", "reason")
 	m.wait = histogram("inferd_batch_wait_seconds", "How long a request waited for its run to begin.", secondsBuckets, "model", "version", "signature")
 	m.runTime = histogram("inferd_run_duration_seconds", "One run of the graph, as the core sees it.", secondsBuckets, "model", "version", "signature")
 	m.rows = histogram("inferd_batch_rows", "Rows in one run of the graph, padding not counted.", rowsBuckets, "model", "version", "signature")
@@ -93,6 +95,12 @@ func (m *metrics) request(o api.Observation) {
 	m.latency.WithLabelValues(o.Protocol, o.Model, version, o.Signature).Observe(o.Took.Seconds())
 	if o.Reason != "" {
 		m.refused.WithLabelValues(o.Model, o.Reason).Inc()
+	}
+	if o.Code == inference.ResourceExhausted || o.Code == inference.Unavailable {
+		switch o.Reason {
+		case inference.ReasonRate, inference.ReasonQueueFull, inference.ReasonMemory, inference.ReasonDeadline, inference.ReasonLoading, inference.ReasonDraining:
+			m.turned.WithLabelValues(o.Protocol, o.Reason).Inc()
+		}
 	}
 	m.theirRequests.WithLabelValues(o.Model, code).Inc()
 }

@@ -121,6 +121,7 @@ func (a *Appliance) apply(ctx context.Context, cfg *config.Config) error {
 		a.current.Store(before)
 		return err
 	}
+	a.gate.Set(gateLimits(cfg.Admission))
 	if a.opts.Level != nil {
 		_ = a.opts.Level.UnmarshalText([]byte(cfg.Log.Level)) // it was validated
 	}

@@ -83,7 +83,7 @@ func NewGate(l Limits, share Share) *Gate {
 	return g
 }
 
-// Set changes the limits. Requests that are inside stay.
+// Set changes the limits. Requests that are inside stay, and clients keep what they were counted for.
 func (g *Gate) Set(l Limits) {
 	if l.MaxRequests <= 0 {
 		l.MaxRequests = DefaultMaxRequests
@@ -91,12 +91,32 @@ func (g *Gate) Set(l Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.limits = l
+	before := make(map[string]*client, len(g.named))
+	for _, c := range g.named {
+		before[c.who.Name] = c
+	}
 	g.named = nil
 	for _, n := range l.Clients {
-		g.named = append(g.named, newClient(n.Name, n.ClientLimits))
+		g.named = append(g.named, before[n.Name].with(n.Name, n.ClientLimits))
 	}
-	g.clients = make(map[netip.Addr]*client) // passes that are out hold their own
-	g.rest = newClient("others", l.Client)
+	for at, c := range g.clients {
+		g.clients[at] = c.with(c.who.Name, l.Client)
+	}
+	g.rest = g.rest.with("others", l.Client)
+}
+
+// with is the client under other limits; nil is a new one. Passes that are out hold the one they came by, so it stays the same but where
+// its weight, which others read without the lock, is another: then what is inside is not counted by the new one.
+func (c *client) with(name string, l ClientLimits) *client {
+	if c == nil || c.who.Weight != l.Weight {
+		return newClient(name, l)
+	}
+	fresh := newClient(name, l)
+	if c.limits != fresh.limits {
+		c.limits, c.tokens = fresh.limits, fresh.tokens
+		c.filled = c.last
+	}
+	return c
 }
 
 func newClient(name string, l ClientLimits) *client {

@@ -119,6 +119,40 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// A reload that is about something else forgives nobody, and one that changes a limit counts from what is there.
+func TestSetKeepsCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := func(concurrency int, weight float64) Limits {
+			return Limits{Client: ClientLimits{Rate: 1, Burst: 2}, Clients: []NamedClient{{Name: "line", Addresses: netip.PrefixFrom(home, 32), ClientLimits: ClientLimits{Weight: weight, Concurrency: concurrency}}}}
+		}
+		g := NewGate(limits(2, 1), nil)
+		a, b := enter(t, g, home, 0), enter(t, g, home, 0)
+		for range 2 {
+			p := enter(t, g, away, 0)
+			p.Leave()
+		}
+		g.Set(limits(2, 1))
+		refusedFor(t, g, home, 0, inference.ReasonRate)
+		refusedFor(t, g, away, 0, inference.ReasonRate)
+		g.Set(limits(3, 1))
+		c := enter(t, g, home, 0)
+		if c.Client() != a.Client() {
+			t.Error("a client is another one after a reload")
+		}
+		refusedFor(t, g, home, 0, inference.ReasonRate)
+		g.Set(limits(3, 2))
+		if d := enter(t, g, home, 0); d.Client().Weight != 2 || a.Client().Weight != 1 {
+			t.Errorf("weights %v, %v", d.Client().Weight, a.Client().Weight)
+		}
+		for _, p := range []Pass{a, b, c} {
+			p.Leave()
+		}
+		if g.Inside() != 1 {
+			t.Errorf("%d inside", g.Inside())
+		}
+	})
+}
+
 // However many addresses come, the table is bounded, and those who are quiet make room.
 func TestManyClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,6 +27,7 @@ type Config struct {
 	Updater      Updater       `yaml:"updater" doc:"How changes in the model directories are noticed."`
 	Memory       Memory        `yaml:"memory" doc:"What inferd and its workers may take of the memory, and what is done when that is short."`
 	State        State         `yaml:"state" doc:"What is kept in state_dir."`
+	Admission    Admission     `yaml:"admission" doc:"Who is let in before the body is read. Beside it every model lets in what can be answered in time; docs/admission.md has how."`
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
 	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
@@ -43,6 +44,7 @@ type Listen struct {
 	HTTP       string `yaml:"http" doc:"host:port for REST, metrics and health. Empty: off."`
 	GRPCSocket string `yaml:"grpc_socket" doc:"Path of a unix socket for gRPC, beside the port. Empty: off."`
 	Control    string `yaml:"control" doc:"Path of the unix socket for operator verbs. Empty: /run/inferd/control.sock where that can be written, else inferd/control.sock under XDG_RUNTIME_DIR, else control.sock in state_dir, else, where that cannot be written or its path is too long for a socket, inferd-UID/control.sock in the directory for temporary files."`
+	TLS        TLS    `yaml:"tls" doc:"TLS of the HTTP and the gRPC port. The unix sockets go without it."`
 }
 
 // Model is one listed model.

@@ -53,6 +53,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	want.Defaults.Batching.AllowedBatchSizes = []int64{} // written out as []
 	want.Defaults.AllowOps, want.Defaults.SignatureKeys = []string{}, []string{}
 	want.Defaults.Rollout.Steps = []float64{}
+	want.Admission.Clients = []NamedClient{}
 	if got := mustParse(t, commented.ReplaceAll(sample, []byte("$1"))); !reflect.DeepEqual(got, want) {
 		t.Errorf("a key in the sample is not at its default:\n%s", got.YAML())
 	}
@@ -351,7 +352,7 @@ func TestFlagsNameKeys(t *testing.T) {
 			t.Errorf("listen.control shows %q", v.String())
 		}
 	}
-	if want := len(leaves()) - 1; seen != want { // all but the version policy
+	if want := len(leaves()) - 2; seen != want { // all but the version policy and the named clients
 		t.Errorf("%d flags, want %d", seen, want)
 	}
 }

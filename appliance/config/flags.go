@@ -103,7 +103,7 @@ func at(v reflect.Value, path string) reflect.Value {
 // flagKeys are the keys that a flag can set: scalars and lists of them, outside the list of models.
 var flagKeys = sync.OnceValue(func() (keys []Key) {
 	for _, k := range Keys() {
-		if !k.Section && !k.Model && k.Kind != "version policy" {
+		if !k.Section && !k.Model && k.Kind != "version policy" && k.Kind != "list of keys" {
 			keys = append(keys, k)
 		}
 	}

@@ -173,6 +173,10 @@ func (c *Config) resolve() {
 	c.path("state_dir", &c.StateDir)
 	c.path("listen.grpc_socket", &c.Listen.GRPCSocket)
 	c.path("listen.control", &c.Listen.Control)
+	c.path("listen.tls.cert", &c.Listen.TLS.Cert)
+	c.path("listen.tls.key", &c.Listen.TLS.Key)
+	c.path("listen.tls.client_ca", &c.Listen.TLS.ClientCA)
+	c.path("listen.tls.ssl_config_file", &c.Listen.TLS.SSLConfigFile)
 	c.path("runtime.library", &c.Runtime.Library)
 	for i := range c.Models {
 		m := &c.Models[i]

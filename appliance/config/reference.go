@@ -15,7 +15,7 @@ import (
 // Key is one key of the configuration file.
 type Key struct {
 	Path    string // "listen.grpc"; keys of a listed model begin with "models[]."
-	Kind    string // "string", "bool", "int", "float", "duration", "size", "true, false or auto", "list", "version policy", "versions by label", "signatures"
+	Kind    string // "string", "bool", "int", "float", "duration", "size", "true, false or auto", "list", "list of keys", "version policy", "versions by label", "signatures"
 	Default string // as in YAML, empty for a section
 	Doc     string
 	Section bool // has keys below it
@@ -76,6 +76,9 @@ func kindOf(v reflect.Value) string {
 	case reflect.Struct:
 		return ""
 	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Struct {
+			return "list of keys"
+		}
 		return "list"
 	case reflect.Map:
 		return "versions by label"
@@ -232,7 +235,7 @@ with its line. Durations are written with a unit (` + "`250ms`, `30s`" + `), siz
 directory. ` + "`packaging/inferd.yaml`" + ` is a sample with every key.
 
 Every key outside ` + "`models`" + ` is also a flag of the same name that overrides the file: ` + "`--listen.grpc=:8500`, `--runtime.zygote=false`" + `;
-lists are written with commas. Flags for the keys of ` + "`defaults`" + ` yield to what a listed model sets itself.
+lists are written with commas, and those that have keys in the file alone. Flags for the keys of ` + "`defaults`" + ` yield to what a listed model sets itself.
 
 `)
 	for _, k := range Keys() {

@@ -38,6 +38,7 @@ func (c Change) String() string { return fmt.Sprintf("%s: %s -> %s", c.Key, c.Fr
 var reloadable = map[string]Effect{
 	"defaults":              NextLoad,
 	"models":                NextLoad,
+	"admission":             Now,
 	"updater.poll_interval": Now,
 	"updater.settle_time":   Now,
 	"updater.empty_grace":   Now,

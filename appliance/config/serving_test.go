@@ -4,6 +4,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ var knownFlags = map[string][2]string{
 	"tensorflow_intra_op_parallelism":             {"=9", `  intra_op_threads: 9`},
 	"tensorflow_inter_op_parallelism":             {"=9", `  inter_op_threads: 9`},
 	"use_alts_credentials":                        {"", "refused"},
-	"ssl_config_file":                             {"=/s", "refused"},
+	"ssl_config_file":                             {"=DIR/ssl", `    ssl_config_file: DIR/ssl`},
 	"platform_config_file":                        {"=/s", "ignored"},
 	"per_process_gpu_memory_fraction":             {"=0.25", `    memory_fraction: 0.25`},
 	"saved_model_tags":                            {"=a,b", `  tags: [a, b]`},
@@ -66,7 +67,9 @@ var knownFlags = map[string][2]string{
 
 func TestEveryServingFlag(t *testing.T) {
 	dir := t.TempDir()
+	cert, key := selfSigned(t)
 	for name, text := range map[string]string{
+		"ssl":        fmt.Sprintf("server_cert: %q server_key: %q", cert, key),
 		"batching":   "max_batch_size { value: 7 }",
 		"models":     `model_config_list { config { name: "listed" base_path: "/l" } }`,
 		"session":    "intra_op_parallelism_threads: 6",
@@ -116,6 +119,7 @@ func TestEveryServingFlag(t *testing.T) {
 				}
 				return
 			}
+			c[1] = strings.ReplaceAll(c[1], "DIR", dir)
 			has := func(c *Config, line string) bool { return strings.Contains(string(c.YAML()), "\n"+line+"\n") }
 			if has(before, c[1]) || !has(after, c[1]) || mentioned {
 				t.Errorf("no line %q, or named as ignored %v:\n%s", c[1], mentioned, after.YAML())

@@ -64,7 +64,7 @@ var servingFlags = []servingFlag{
 	{name: "tensorflow_intra_op_parallelism", kind: kindInt64, meaning: "defaults.intra_op_threads."},
 	{name: "tensorflow_inter_op_parallelism", kind: kindInt64, meaning: "defaults.inter_op_threads."},
 	{name: "use_alts_credentials", kind: kindBool, refused: "ALTS is not supported, and the port would be open without it"},
-	{name: "ssl_config_file", kind: kindString, refused: "TLS is not supported yet, and the port would be open without it; put a proxy that speaks TLS in front"},
+	{name: "ssl_config_file", kind: kindString, meaning: "listen.tls.ssl_config_file: text proto SSLConfig, for the gRPC port."},
 	{name: "platform_config_file", kind: kindString, ignored: "there is one platform; as in TensorFlow Serving, batching flags do nothing beside it"},
 	{name: "per_process_gpu_memory_fraction", kind: kindFloat, meaning: "runtime.gpu.memory_fraction."},
 	{name: "saved_model_tags", kind: kindString, initial: "serve", meaning: "defaults.tags, with commas."},

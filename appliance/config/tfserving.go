@@ -129,8 +129,6 @@ func (s *serving) refuse() error {
 		return startErrorf("server_options.batching_parameters_file is set without setting server_options.enable_batching to true.")
 	case alts:
 		return startErrorf("--use_alts_credentials: %s.", lookupServing("use_alts_credentials").refused)
-	case ssl:
-		return startErrorf("--ssl_config_file: %s.", lookupServing("ssl_config_file").refused)
 	case v.int("tensorflow_session_parallelism") != 0 && v.int("tensorflow_intra_op_parallelism") != 0 && v.int("tensorflow_inter_op_parallelism") != 0:
 		return startErrorf("--tensorflow_session_parallelism sets what --tensorflow_intra_op_parallelism and --tensorflow_inter_op_parallelism set; leave it out.")
 	}
@@ -138,7 +136,7 @@ func (s *serving) refuse() error {
 }
 
 func (s *serving) listen(c *Config) {
-	c.Listen = Listen{GRPCSocket: s.values.string("grpc_socket_path")}
+	c.Listen = Listen{GRPCSocket: s.values.string("grpc_socket_path"), TLS: TLS{SSLConfigFile: s.values.string("ssl_config_file")}}
 	port, rest := s.values.int("port"), s.values.int("rest_api_port")
 	if port != 0 {
 		c.Listen.GRPC = ":" + strconv.FormatInt(port, 10)
@@ -152,6 +150,7 @@ func (s *serving) listen(c *Config) {
 	}
 	from := c.source.flags
 	from["listen.grpc"], from["listen.http"], from["listen.grpc_socket"] = "port", "rest_api_port", "grpc_socket_path"
+	from["listen.tls.ssl_config_file"] = "ssl_config_file"
 }
 
 func (s *serving) settings(c *Config) {

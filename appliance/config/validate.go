@@ -60,6 +60,7 @@ func (c *Config) Validate() error {
 		v.addf("updater.config_poll", "%s is less than %s; write that or more, or 0s", formatDuration(d), formatDuration(minPoll))
 	}
 	v.oneOf("grpc.reload_config", string(c.GRPC.ReloadConfig), string(LocalCallers), string(AnyCallers), string(NoCallers))
+	v.admission(&c.Admission)
 	v.number("limits.max_request_bytes", int64(c.Limits.MaxRequestBytes), minMessage, maxMessage)
 	v.number("limits.max_connections", int64(c.Limits.MaxConnections), 0, 1<<20)
 	v.monitoring(c.Monitoring.Paths)
@@ -77,6 +78,7 @@ func (c *checker) listen(l *Listen) {
 	}
 	c.socket("listen.grpc_socket", l.GRPCSocket)
 	c.socket("listen.control", l.Control)
+	c.tls(&l.TLS)
 	if l.Control != "" && l.Control == l.GRPCSocket {
 		c.addf("listen.control", "%s is the path of listen.grpc_socket too; choose another", l.Control)
 	}

@@ -127,12 +127,15 @@ def rest(base):
 
 
 def large(base):
-    """A body over the limit is refused before it is read."""
-    try:
-        r = requests.post(base + "/v1/models/half_plus_two:predict", data=b" " * (65 << 20), timeout=60)
-        check("a body over the limit", r.status_code, 413)
-    except requests.ConnectionError:
-        check("a body over the limit is refused on the wire", True, True)
+    """What is refused before it is read is told to a client that sends it all the same."""
+    def post(size, **headers):
+        headers = {k.replace("_", "-"): v for k, v in headers.items()}
+        return requests.post(base + "/v1/models/half_plus_two:predict", data=b" " * size, headers=headers, timeout=60)
+    check("a body over the limit", post(65 << 20).status_code, 413)
+    check("a class that does not exist", post(8 << 20, X_Inferd_Priority="urgent").status_code, 400)
+    for size in (100, 8 << 20):
+        r = post(size, Request_Timeout="0.000001")
+        check("no time left", (r.status_code, r.headers.get("X-Inferd-Reason"), int(r.headers.get("Retry-After", 0)) >= 1), (429, "deadline", True))
 
 
 def drop_in(base, models, promote):

@@ -92,7 +92,7 @@ func (h *handler) linger(w http.ResponseWriter, r *http.Request, status int, bod
 		write(w, r, status, body, 0)
 		return
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() { _ = conn.Close() }() // there is nothing left to say
 	_ = conn.SetDeadline(time.Now().Add(lingerTime))
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
@@ -106,7 +106,7 @@ func (h *handler) linger(w http.ResponseWriter, r *http.Request, status int, bod
 	if buf.Flush() != nil {
 		return
 	}
-	throwAway(conn, h.opts.MaxRequestBytes)
+	throwAway(conn, 2*h.opts.MaxRequestBytes) // a body that is over the limit is told so, unless it is far over it
 }
 
 // throwAway ends our side of the connection and throws away what comes on the other, up to so many bytes. A TCP connection's bytes are thrown

@@ -189,6 +189,40 @@ func TestRefusalOfALargeBodyIsRead(t *testing.T) {
 	}
 }
 
+// What is wrong with the head alone is told to a client that writes everything first, too.
+func TestWrongHeadBeforeALargeBody(t *testing.T) {
+	for name, c := range map[string]struct {
+		header string
+		size   int
+		status int
+	}{
+		"priority": {PriorityHeader + ": urgent", 12 << 20, 400}, "timeout": {"Request-Timeout: 0", 12 << 20, 400}, "too large": {"X: y", 32<<20 + 1, 413},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, s := doored(t, false)
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n%s\r\nContent-Length: %d\r\n\r\n", c.header, c.size)
+			block := bytes.Repeat([]byte("1,"), 512<<10)
+			for sent := 0; sent < c.size; sent += len(block) {
+				if _, err := conn.Write(block[:min(len(block), c.size-sent)]); err != nil {
+					t.Fatalf("the client cannot send on: %v after %d bytes", err, sent)
+				}
+			}
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != c.status || resp.Header.Get(ReasonHeader) == "" {
+				t.Errorf("%s, %v", resp.Status, resp.Header)
+			}
+		})
+	}
+}
+
 // A small body is read to its end, and the connection serves on.
 func TestRefusalKeepsTheConnection(t *testing.T) {
 	d, s := doored(t, false)

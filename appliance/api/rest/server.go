@@ -146,15 +146,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.enc.out = appendError(s.enc.out[:0], err.Msg)
 		explain(w.Header(), err, status)
 	}
+	o.Took = time.Since(start)
 	if s.unread && lingers(r) {
 		h.linger(w, r, status, s.enc.out)
 	} else {
 		write(w, r, status, s.enc.out, h.opts.MinGzipBytes)
+		o.Took = time.Since(start)
 	}
 	if err == nil { // after a failure somebody may still read the inputs
 		h.give(s)
 	}
-	o.Took = time.Since(start)
 	h.svc.Observe(o)
 	if h.log.Enabled(r.Context(), slog.LevelDebug) {
 		h.logRequest(r, o, status, err)
@@ -229,6 +230,7 @@ func (h *handler) models() []modelStatus {
 }
 
 func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, spec inference.Spec, start time.Time, o *api.Observation) *inference.Error {
+	s.unread = true
 	timeout, bad := requestTimeout(r)
 	if bad != nil {
 		return bad
@@ -239,10 +241,10 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	}
 	entry, bad := h.svc.Enter(spec, caller)
 	if bad != nil {
-		s.unread = true
 		return bad
 	}
 	defer entry.Leave()
+	s.unread = r.ContentLength > h.opts.MaxRequestBytes // else readBody begins
 	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes); bad != nil {
 		return bad
 	}
