@@ -122,7 +122,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		a.load.library = found.Path
 	}
 	a.load.host = worker.NewHost(worker.HostOptions{
-		Executable: opts.Executable, Library: a.load.library,
+		Executable: opts.Executable, Library: a.load.library, Cgroup: a.cgroup(),
 		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
 		Env:       gpuEnv, Log: opts.Log, Stderr: a.workerLine,
 	})
@@ -224,6 +224,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if a.load.missing != nil {
 		a.log.Error("no TensorFlow runtime, nothing can be served", "err", a.load.missing)
 	}
+	a.enterCgroup()
 	err = runStages(ctx, []stage{
 		{"worker host", func(ctx context.Context, ready func()) error { ready(); return a.load.host.Run(ctx) }},
 		{"memory", func(ctx context.Context, ready func()) error { ready(); return a.memory.run(ctx) }},
