@@ -157,6 +157,21 @@ func (p *Pass) Leave() {
 	g.mu.Unlock()
 }
 
+// Grow asks for so many bytes in all for a request whose size was not known. It reports false, and changes nothing, when the share does not have them.
+func (p *Pass) Grow(bytes int64) bool {
+	if p.gate == nil || p.gate.share == nil || bytes <= p.bytes {
+		return true
+	}
+	if !p.gate.share.TakeRequest(bytes - p.bytes) {
+		p.gate.mu.Lock()
+		p.gate.refused[inference.ReasonMemory]++
+		p.gate.mu.Unlock()
+		return false
+	}
+	p.bytes = bytes
+	return true
+}
+
 // Enter lets a request of so many bytes in, or says why not: an *Error with ReasonRate, ReasonQueueFull or ReasonMemory. It allocates
 // nothing when it lets the request in.
 func (g *Gate) Enter(from netip.Addr, bytes int64) (Pass, *inference.Error) {

@@ -69,6 +69,15 @@ func (e *Entry) Fill(req *inference.Request) {
 	e.ticket = inference.Ticket{}
 }
 
+// Grow books more memory for a request that turns out to be so large; see [admission.Pass.Grow].
+func (e *Entry) Grow(bytes int64) *inference.Error {
+	if e.pass.Grow(bytes) {
+		return nil
+	}
+	return &inference.Error{Code: inference.ResourceExhausted, Reason: inference.ReasonMemory, RetryAfter: 100 * time.Millisecond,
+		Msg: "the request grew past the memory that is left for requests in flight; send it again later, or a smaller one"}
+}
+
 // Leave counts the request out. Calling it again does nothing.
 func (e *Entry) Leave() {
 	e.ticket.Leave()

@@ -22,8 +22,9 @@ const firstRead = 512 << 10
 var gzipReaders, gzipWriters sync.Pool
 
 // readBody reads the request's body into dst[:0], followed by NULs. No more than limit bytes are read, before and after decompression;
-// a declared length over it is refused before a byte is read.
-func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *inference.Error) {
+// a declared length over it is refused before a byte is read. book
+// is asked before the buffer is made larger.
+func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64, book func(bytes int64) *inference.Error) ([]byte, *inference.Error) {
 	if r.ContentLength > limit {
 		return dst, inference.Errorf(inference.ResourceExhausted, inference.ReasonTooLarge,
 			"the request body has %d bytes, the limit is %d; send fewer instances per request, or raise the limit", r.ContentLength, limit)
@@ -48,8 +49,12 @@ func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64) (
 	default:
 		return dst, invalid("Content-Encoding %q is not known here; send gzip or none", cut(encoding, 64))
 	}
-	dst, err := readAll(dst, body, hint, limit)
+	dst, err := readAll(dst, body, hint, limit, book)
 	if err != nil {
+		var refused *inference.Error
+		if errors.As(err, &refused) {
+			return dst, refused
+		}
 		return dst, readError(err, limit)
 	}
 	return dst, nil
@@ -58,7 +63,7 @@ func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64) (
 var errOverLimit = errors.New("over the limit")
 
 // readAll reads to the end, growing dst with what has come rather than with what was promised.
-func readAll(dst []byte, r io.Reader, hint, limit int64) ([]byte, error) {
+func readAll(dst []byte, r io.Reader, hint, limit int64, book func(bytes int64) *inference.Error) ([]byte, error) {
 	if want := min(max(hint, 512), firstRead) + 1 + sentinel; int64(cap(dst)) < want {
 		dst = make([]byte, want)
 	}
@@ -69,6 +74,9 @@ func readAll(dst []byte, r io.Reader, hint, limit int64) ([]byte, error) {
 			size := 2 * len(dst)
 			if hint >= int64(n) {
 				size = min(size, int(hint)+1+sentinel)
+			}
+			if err := book(int64(max(size, len(dst)+512))); err != nil { // its length was not declared, or is that of what was compressed
+				return dst, err
 			}
 			grown := make([]byte, max(size, len(dst)+512))
 			copy(grown, dst[:n])

@@ -4,6 +4,7 @@ package rest
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
@@ -357,4 +359,62 @@ func FuzzAdmissionHeaders(f *testing.F) {
 			t.Errorf("%+v", c)
 		}
 	})
+}
+
+// purse is a share of the memory.
+type purse struct{ left atomic.Int64 }
+
+func (p *purse) TakeRequest(n int64) bool {
+	if p.left.Add(-n) < 0 {
+		p.left.Add(n)
+		return false
+	}
+	return true
+}
+func (p *purse) GiveRequest(n int64) { p.left.Add(n) }
+
+// A body whose length was not declared, or that grows when it is decompressed, is booked as it grows, and given back as a whole.
+func TestBodyThatGrowsIsBooked(t *testing.T) {
+	const all = 2 << 20
+	p := new(purse)
+	p.left.Store(all)
+	catalog := inference.NewCatalog()
+	catalog.Publish(one(in("x", tensor.Float)), new(servable))
+	s := httptest.NewServer(New(api.New(catalog, api.Options{Gate: admission.NewGate(admission.Limits{}, p)}), Options{}))
+	t.Cleanup(s.Close)
+	large := `{"instances":[` + strings.Repeat("1,", 2<<20) + `1]}`
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write([]byte(large)); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		body     io.Reader
+		encoding string
+		status   int
+	}{
+		"chunked":       {io.MultiReader(strings.NewReader(large)), "", 429},
+		"small chunked": {io.MultiReader(strings.NewReader(`{"instances":[1]}`)), "", 200},
+		"gzip":          {&zipped, "gzip", 429},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/v1/models/m:predict", c.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.encoding != "" {
+			req.Header.Set("Content-Encoding", c.encoding)
+		}
+		resp, err := s.Client().Do(req)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != c.status || c.status == 429 && resp.Header.Get(ReasonHeader) != "memory" {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, resp.Header.Get(ReasonHeader))
+		}
+	}
+	s.Close()
+	if p.left.Load() != all {
+		t.Errorf("%d bytes left of %d", p.left.Load(), all)
+	}
 }

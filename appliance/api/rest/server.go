@@ -245,7 +245,7 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	}
 	defer entry.Leave()
 	s.unread = r.ContentLength > h.opts.MaxRequestBytes // else readBody begins
-	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes); bad != nil {
+	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes, entry.Grow); bad != nil {
 		return bad
 	}
 	why := explainer{b: s.body, strict: h.opts.StrictJSON, maxBytes: h.maxTensorBytes()}
