@@ -359,11 +359,11 @@ func (t *typical) guess(c *cost) {
 	}
 }
 
-func (t *typical) learn(c *claim) {
+func (t *typical) learn(c *claim, bytes int64) {
 	if c.run == 0 {
 		return
 	}
-	work, run, bytes := c.work, c.run, c.bytes
+	work, run := c.work, c.run
 	if !t.known {
 		*t = typical{true, work, c.mean, run, float64(bytes)}
 		return

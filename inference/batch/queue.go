@@ -460,7 +460,11 @@ func (b *Batcher) submit(cs ...*call) error {
 		c.bytes += call.bytes
 		weight += b.weigh(call)
 	}
-	b.typical.learn(&c)
+	seen := c.bytes
+	if ticket != nil {
+		seen = ticket.Bytes // as Admit sees them: of the body, not of what it was decoded to
+	}
+	b.typical.learn(&c, seen)
 	promised := ticket != nil && c.work <= 2*float64(ticket.Work)
 	c.rank = rankOf(c.class, false)
 	if ticket != nil {
