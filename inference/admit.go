@@ -54,6 +54,7 @@ type Ticket struct {
 	Class  Class
 	Client *Client
 	Due    time.Duration // when it is due, by the promiser's own clock
+	Given  time.Duration // when it was promised
 	Place  uint8         // the promiser's own
 }
 

@@ -4,13 +4,15 @@ package batch
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/inferd/inferd/inference"
 )
 
 // The predicted finish of a request is the rest of the runs in flight and the work that goes before it, spread over the slots, and its own run.
-// Whoever would be late is refused at the door. There is no second controller: what the prediction does not know (other processes on the
+// While a body is read and decoded, which takes as long as those beside it let it, what is before it is worked off. Whoever would be late is refused at
+// the door. There is no second controller: what the prediction does not know (other processes on the
 // processors, a quota that was halved) shows in the run times that it learns, and in stretch.
 const (
 	// A request must be predicted to be ready when this much of its time is left, for reading, encoding and sending take some too.
@@ -37,6 +39,7 @@ type claim struct {
 	work   float64       // that it adds for those after it, in nanoseconds of a slot
 	mean   float64       // that its own run is expected to take,
 	run    float64       // and that it seldom passes
+	arrive float64       // until it is all here and decoded
 	bytes  int64
 	count  int
 }
@@ -60,9 +63,12 @@ func (b *Batcher) Admit(deadline time.Time, bytes int64, class inference.Class, 
 		b.mu.Unlock()
 		return inference.Ticket{}, b.closedError()
 	}
-	c := claim{class: class, client: client, due: b.dueAt(deadline), work: b.typical.work, mean: b.typical.mean, run: b.typical.run, bytes: bytes, count: 1}
+	c := claim{class: class, client: client, due: b.dueAt(deadline), work: b.typical.work, mean: b.typical.mean, run: b.typical.run,
+		arrive: b.typical.arrive * b.crowd(), bytes: bytes, count: 1}
 	if b.typical.bytes > 0 && bytes > 0 {
-		c.work *= min(8, max(0.5, float64(bytes)/b.typical.bytes))
+		scale := min(8, max(0.5, float64(bytes)/b.typical.bytes))
+		c.work *= scale
+		c.arrive *= scale
 	}
 	err := b.enter(&c, delay)
 	if err != nil {
@@ -76,7 +82,7 @@ func (b *Batcher) Admit(deadline time.Time, bytes int64, class inference.Class, 
 	b.promised++
 	b.promisedBytes += bytes
 	b.mu.Unlock()
-	return inference.Ticket{From: b, Work: time.Duration(c.work), Bytes: bytes, Class: class, Client: client, Due: c.due, Place: uint8(at) | uint8(c.rank)<<4}, nil
+	return inference.Ticket{From: b, Work: time.Duration(c.work), Bytes: bytes, Class: class, Client: client, Due: c.due, Given: b.now(), Place: uint8(at) | uint8(c.rank)<<4}, nil
 }
 
 // Forgo is [inference.Promiser]'s.
@@ -180,9 +186,10 @@ func (b *Batcher) forecast(c *claim, now, delay time.Duration) (finish float64, 
 		finish = (b.rest() + ahead) / slots * stretch
 	}
 	if finish == 0 && delay == 0 {
-		return min(c.mean, c.run), min(c.mean, c.run) <= float64(c.due-now) // nobody loses anything when it is late all the same
+		finish = c.arrive + min(c.mean, c.run)
+		return finish, finish <= float64(c.due-now) // nobody loses anything when it is late all the same
 	}
-	finish += c.run + float64(delay)
+	finish = max(finish+float64(delay), c.arrive) + c.run // what is before it is worked off while it arrives
 	if finish > allowed(c.due, now) {
 		return finish, false
 	}
@@ -346,10 +353,26 @@ func (b *Batcher) estimate(c *call) (work, mean, most float64) {
 	return work, c.sig.cost.mean(c.rows), c.sig.cost.most(c.rows)
 }
 
+// crowd is how many share a processor to read and decode what they were sent, with one more. mu is held.
+func (b *Batcher) crowd() float64 {
+	return max(1, float64(b.promised+1)/float64(runtime.GOMAXPROCS(0)))
+}
+
 // typical is a decaying mean of what requests cost.
 type typical struct {
 	known                  bool
 	work, mean, run, bytes float64
+	arrive                 float64 // from the promise until all is here, with a processor to itself; in nanoseconds
+}
+
+// arrived learns from a ticket that is used. A time that was learned in worse circumstances is forgotten at once: it may be why few come.
+func (t *typical) arrived(took time.Duration, crowd float64) {
+	sample := float64(took) / crowd
+	if t.arrive == 0 || sample < t.arrive/2 {
+		t.arrive = sample
+		return
+	}
+	t.arrive += costDecay * (min(sample, 2*t.arrive) - t.arrive) // one client that sends slowly is no reason to think that all do
 }
 
 // guess stands in until a request of known contents has come: one row of the slowest signature.
@@ -365,7 +388,7 @@ func (t *typical) learn(c *claim, bytes int64) {
 	}
 	work, run := c.work, c.run
 	if !t.known {
-		*t = typical{true, work, c.mean, run, float64(bytes)}
+		*t = typical{true, work, c.mean, run, float64(bytes), t.arrive}
 		return
 	}
 	t.work += costDecay * (work - t.work)

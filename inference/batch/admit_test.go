@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,14 +86,21 @@ func (b *bench) ask(s *source, body time.Duration) error {
 	return err
 }
 
+// percent is the speed of a machine, which may be changed while runs are in flight.
+func percent(n int64) *atomic.Int64 {
+	p := new(atomic.Int64)
+	p.Store(n)
+	return p
+}
+
 // heavy is a model whose rows take 10ms each, give or take a tenth.
-func heavy(width int, speed *float64) *fake.Runner {
+func heavy(width int, speed *atomic.Int64) *fake.Runner {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var mu sync.Mutex
 	return &fake.Runner{Width: width, Latency: func(r fake.Record) time.Duration {
 		mu.Lock()
 		defer mu.Unlock()
-		return time.Duration(float64(r.Rows()) * float64(10*ms) * (0.9 + 0.2*rng.Float64()) / *speed)
+		return time.Duration(float64(r.Rows()) * float64(10*ms) * (0.9 + 0.2*rng.Float64()) / (float64(speed.Load()) / 100))
 	}}
 }
 
@@ -111,8 +119,8 @@ func overload(t *testing.T) {
 	for _, width := range []int{1, 2, 4} {
 		for _, deadline := range []time.Duration{50 * ms, 200 * ms, 2 * time.Second} {
 			t.Run(fmt.Sprintf("%d slots, %v", width, deadline), func(t *testing.T) {
-				speed := 1.0
-				inBubble(t, heavy(width, &speed), Options{}, func(b *bench) {
+				speed := percent(100)
+				inBubble(t, heavy(width, speed), Options{}, func(b *bench) {
 					peak := 100 * float64(width)
 					warm := &source{rate: peak / 4, deadline: deadline}
 					b.offer(2*time.Second, 0, warm)
@@ -149,17 +157,18 @@ func TestOverloadOfAModelThatBatches(t *testing.T) {
 
 // The machine gets slower while it is overloaded, as heat does to it, and fast again.
 func TestSlowdown(t *testing.T) {
-	speed := 1.0
-	inBubble(t, heavy(2, &speed), Options{}, func(b *bench) {
+	speed := percent(100)
+	inBubble(t, heavy(2, speed), Options{}, func(b *bench) {
 		s := &source{rate: 1000, deadline: 200 * ms}
-		for _, speed = range []float64{1, 0.5, 1} {
+		for _, now := range []int64{100, 50, 100} {
+			speed.Store(now)
 			b.offer(5*time.Second, 0, s) // to follow
 			b.offer(10*time.Second, 0, s)
-			if got := float64(s.good) / 10 / (200 * speed); got < 0.95 {
-				b.Errorf("goodput %.3f of the peak at speed %v; %+v", got, speed, *s)
+			if got := float64(s.good) / 10 / (2 * float64(now)); got < 0.95 {
+				b.Errorf("goodput %.3f of the peak at %d%%; %+v", got, now, *s)
 			}
 			if share := float64(s.late) / float64(s.good+s.late); share > 0.001 {
-				b.Errorf("%.4f of those who were let in were late at speed %v; %+v", share, speed, *s)
+				b.Errorf("%.4f of those who were let in were late at %d%%; %+v", share, now, *s)
 			}
 		}
 	})
@@ -167,12 +176,12 @@ func TestSlowdown(t *testing.T) {
 
 // A client that sends a hundred times its share takes nothing from one that stays below its own.
 func TestFairShares(t *testing.T) {
-	speed := 1.0
+	speed := percent(100)
 	for _, c := range []struct {
 		weight, rate float64
 		want         float64 // of what the other asks for
 	}{{1, 20, 0.98}, {1, 45, 0.95}, {3, 70, 0.95}} {
-		inBubble(t, heavy(1, &speed), Options{}, func(b *bench) {
+		inBubble(t, heavy(1, speed), Options{}, func(b *bench) {
 			loud := &source{client: &inference.Client{Name: "loud", Weight: 1}, rate: 5000, deadline: 300 * ms}
 			quiet := &source{client: &inference.Client{Name: "quiet", Weight: c.weight}, rate: c.rate, deadline: 300 * ms}
 			b.offer(20*time.Second, 0, quiet)
@@ -190,8 +199,8 @@ func TestFairShares(t *testing.T) {
 
 // Where there is not time for all, the higher class is answered.
 func TestClasses(t *testing.T) {
-	speed := 1.0
-	inBubble(t, heavy(1, &speed), Options{}, func(b *bench) {
+	speed := percent(100)
+	inBubble(t, heavy(1, speed), Options{}, func(b *bench) {
 		var s [3]*source
 		for i := range s {
 			s[i] = &source{class: inference.Interactive + inference.Class(i), rate: 60, deadline: 300 * ms}
@@ -211,8 +220,8 @@ func TestClasses(t *testing.T) {
 
 // A promise counts until it is used or left, and what it stands for is let in.
 func TestTicket(t *testing.T) {
-	speed := 1.0
-	inBubble(t, heavy(1, &speed), Options{}, func(b *bench) {
+	speed := percent(100)
+	inBubble(t, heavy(1, speed), Options{}, func(b *bench) {
 		b.sendAll(rows(1))
 		settle(time.Second)
 		at := time.Now().Add(45 * ms)
@@ -277,14 +286,14 @@ func TestNotReady(t *testing.T) {
 
 // Predictions that nothing has been held against for a while are tried again.
 func TestStalePredictions(t *testing.T) {
-	speed := 0.05
-	inBubble(t, heavy(1, &speed), Options{}, func(b *bench) {
+	speed := percent(5)
+	inBubble(t, heavy(1, speed), Options{}, func(b *bench) {
 		s := &source{rate: 20, deadline: 100 * ms}
 		b.offer(5*time.Second, 0, s)
 		if s.good > 0 {
 			b.Fatalf("%+v", *s)
 		}
-		speed = 1
+		speed.Store(100)
 		b.offer(10*time.Second, 0, s)
 		if float64(s.good) < 0.6*float64(s.sent) {
 			b.Errorf("the machine is fast again, but %+v", *s)
@@ -299,8 +308,8 @@ func FuzzAdmit(f *testing.F) {
 	f.Add(int64(1<<62), int64(-5), int8(-1))
 	f.Fuzz(func(t *testing.T, left, bytes int64, class int8) {
 		synctest.Test(t, func(t *testing.T) {
-			speed := 1.0
-			b := New(heavy(1, &speed), Options{Expect: map[string]map[int64]time.Duration{"serving_default": {1: ms, 8: 5 * ms}}})
+			speed := percent(100)
+			b := New(heavy(1, speed), Options{Expect: map[string]map[int64]time.Duration{"serving_default": {1: ms, 8: 5 * ms}}})
 			c := inference.Class(max(-1, min(1, class)))
 			ticket, err := b.Admit(time.Now().Add(time.Duration(left)), max(0, bytes), c, nil)
 			if (err == nil) != (b.Stats().Promised == 1) {
@@ -318,10 +327,10 @@ func FuzzAdmit(f *testing.F) {
 }
 
 func TestAdmitAllocatesNothing(t *testing.T) {
-	speed := 1.0
-	b := New(heavy(1, &speed), Options{Expect: map[string]map[int64]time.Duration{"serving_default": {1: ms}}})
+	speed := percent(100)
+	b := New(heavy(1, speed), Options{Expect: map[string]map[int64]time.Duration{"serving_default": {1: ms}}})
 	defer b.Close()
-	b.typical = typical{true, float64(ms), float64(ms), float64(ms), 100}
+	b.typical = typical{known: true, work: float64(ms), mean: float64(ms), run: float64(ms), bytes: 100}
 	at := time.Now().Add(time.Minute)
 	if n := testing.AllocsPerRun(1000, func() {
 		ticket, err := b.Admit(at, 100, inference.Normal, nil)
@@ -336,10 +345,10 @@ func TestAdmitAllocatesNothing(t *testing.T) {
 
 // BenchmarkAdmit is a promise made and left, with a thousand that wait.
 func BenchmarkAdmit(b *testing.B) {
-	speed := 1.0
-	q := New(heavy(1, &speed), Options{Expect: map[string]map[int64]time.Duration{"serving_default": {1: ms}}})
+	speed := percent(100)
+	q := New(heavy(1, speed), Options{Expect: map[string]map[int64]time.Duration{"serving_default": {1: ms}}})
 	defer q.Close()
-	q.typical = typical{true, 1000, 1000, 1000, 100}
+	q.typical = typical{known: true, work: 1000, mean: 1000, run: 1000, bytes: 100}
 	var held []inference.Ticket
 	for i := range 1000 {
 		ticket, err := q.Admit(time.Now().Add(time.Minute+time.Duration(i)*ms), 100, inference.Normal, nil)

@@ -25,6 +25,7 @@ type ring struct {
 	first int64   // the earliest slot that the ring holds
 	last  int64   // no later slot has work
 	late  float64 // due before first
+	sum   float64 // late and in every slot
 	work  []float64
 }
 
@@ -45,12 +46,30 @@ func (r *ring) holds(slot int64) bool { return slot < r.first+int64(len(r.work))
 
 // add changes the work of a slot that the ring holds, or that has gone by.
 func (r *ring) add(slot int64, work float64) {
+	r.sum += work
 	if slot < r.first {
 		r.late += work
 		return
 	}
 	r.work[slot%int64(len(r.work))] += work
 	r.last = max(r.last, slot)
+}
+
+// until is the work that is due up to the end of the slot.
+func (r *ring) until(slot int64) float64 {
+	n := int64(len(r.work))
+	sum := r.late
+	if slot-r.first > r.last-slot { // from the nearer end
+		sum = r.sum
+		for s := max(r.first, slot+1); s <= r.last; s++ {
+			sum -= r.work[s%n]
+		}
+		return sum
+	}
+	for s := r.first; s <= min(slot, r.last); s++ {
+		sum += r.work[s%n]
+	}
+	return sum
 }
 
 // place is where an entry was put; it is found there again.
@@ -152,17 +171,7 @@ func (a *agenda) ahead(l rank, due time.Duration) float64 {
 		}
 		return max(0, sum+a.total[i]-a.far[i])
 	}
-	r := &a.fine[i]
-	sum += r.late
-	for s := r.first; s <= min(fineSlot, r.last); s++ {
-		sum += r.work[s%fineSlots]
-	}
-	r = &a.coarse[i]
-	sum += r.late
-	for s := r.first; s <= min(coarseSlot, r.last); s++ {
-		sum += r.work[s%coarseSlots]
-	}
-	return max(0, sum)
+	return max(0, sum+a.fine[i].until(fineSlot)+a.coarse[i].until(coarseSlot))
 }
 
 // delays reports whether more work at that place would make something of the same rank late that is not late now: something due after it
@@ -180,8 +189,11 @@ func (a *agenda) delays(l rank, due time.Duration, work, before float64, covers 
 			if w <= 0 {
 				continue
 			}
-			sum += w
-			if can := covers(time.Duration(s+1) * r.width); sum <= can && sum+work > can {
+			can := covers(time.Duration(s+1) * r.width)
+			if before+a.total[i]+work <= can {
+				break // there is time for all, and more for those after this one
+			}
+			if sum += w; sum <= can && sum+work > can {
 				return true
 			}
 		}

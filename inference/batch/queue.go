@@ -462,6 +462,7 @@ func (b *Batcher) submit(cs ...*call) error {
 	}
 	seen := c.bytes
 	if ticket != nil {
+		b.typical.arrived(b.now()-ticket.Given, b.crowd())
 		seen = ticket.Bytes // as Admit sees them: of the body, not of what it was decoded to
 	}
 	b.typical.learn(&c, seen)
