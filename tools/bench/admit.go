@@ -89,7 +89,7 @@ func (b *bench) overloadWith(size int) error {
 		return err
 	}
 	const limit = 512 << 20
-	s, err := b.onOne(models, "--memory.limit", strconv.Itoa(limit))
+	s, err := b.onOne(models, "--memory.limit", fmt.Sprintf("%dMiB", limit>>20))
 	if err != nil {
 		return err
 	}
