@@ -41,7 +41,6 @@ type claim struct {
 	run    float64       // and that it seldom passes
 	arrive float64       // until it is all here and decoded
 	bytes  int64
-	count  int
 }
 
 // now is the batcher's clock.
@@ -64,7 +63,7 @@ func (b *Batcher) Admit(deadline time.Time, bytes int64, class inference.Class, 
 		return inference.Ticket{}, b.closedError()
 	}
 	c := claim{class: class, client: client, due: b.dueAt(deadline), work: b.typical.work, mean: b.typical.mean, run: b.typical.run,
-		arrive: b.typical.arrive * b.crowd(), bytes: bytes, count: 1}
+		arrive: b.typical.arrive * b.crowd(), bytes: bytes}
 	if b.typical.bytes > 0 && bytes > 0 {
 		scale := min(8, max(0.5, float64(bytes)/b.typical.bytes))
 		c.work *= scale
@@ -118,7 +117,7 @@ func (b *Batcher) wake(err *inference.Error) {
 
 // enter decides about a claim. Others may have given way when it returns nil. mu is held.
 func (b *Batcher) enter(c *claim, delay time.Duration) *inference.Error {
-	if b.queued+b.promised > 0 && (b.queued+b.promised+c.count > b.opts.MaxQueued || b.queuedBytes+b.promisedBytes+c.bytes > b.opts.MaxQueuedBytes) {
+	if b.queued+b.promised > 0 && (b.queued+b.promised >= b.opts.MaxQueued || b.queuedBytes+b.promisedBytes+c.bytes > b.opts.MaxQueuedBytes) {
 		b.refused++
 		return b.full()
 	}
@@ -144,7 +143,7 @@ func (b *Batcher) enter(c *claim, delay time.Duration) *inference.Error {
 }
 
 func (b *Batcher) full() *inference.Error {
-	return b.own(&inference.Error{Code: inference.Unavailable, Reason: inference.ReasonQueueFull, RetryAfter: b.drainTime(),
+	return b.fail(&inference.Error{Code: inference.Unavailable, Reason: inference.ReasonQueueFull, RetryAfter: b.drainTime(),
 		Msg: "The batch scheduling queue to which this task was submitted is full"})
 }
 
@@ -286,7 +285,7 @@ func (b *Batcher) gaveWay(v *call, c *claim) *inference.Error {
 	} else {
 		e.Msg = "this client has more requests waiting than its share of a model that is asked for more than it can answer, so this one gave way to another client's; send fewer, or send it again later"
 	}
-	return b.own(e)
+	return b.fail(e)
 }
 
 func (b *Batcher) tooLate(c *claim, now time.Duration, finish float64, delay time.Duration) *inference.Error {
@@ -304,7 +303,7 @@ func (b *Batcher) tooLate(c *claim, now time.Duration, finish float64, delay tim
 		e.Msg = fmt.Sprintf("the request has %v left and would be answered in about %v, after %d others; send it again later, or give it more time",
 			round(left), round(needs), b.queued+b.promised)
 	}
-	return b.own(e)
+	return b.fail(e)
 }
 
 func round(d time.Duration) time.Duration {
@@ -317,40 +316,36 @@ func round(d time.Duration) time.Duration {
 	return d.Round(10 * time.Millisecond)
 }
 
-// own fills in the model and the version of an error that nobody else has.
-func (b *Batcher) own(e *inference.Error) *inference.Error {
-	e.Model, e.Version = b.opts.Model, b.opts.Version
-	return e
-}
-
 // estimate fills in what the call's run is predicted to take, and what the call adds for those after it. mu is held.
 func (b *Batcher) estimate(c *call) (work, mean, most float64) {
-	if c.kind != joins || c.sig.single.Load() {
-		work, mean, most = c.sig.alone.mean(1), c.sig.alone.mean(1), c.sig.alone.most(1)
+	cost, n := c.sig.costOf(c.kind, c.rows)
+	mean, most = cost.mean(n), cost.most(n)
+	switch {
+	case cost == &c.sig.alone:
+		work = mean
 		if c.kind == serial { // one at a time, whatever slots there are
 			work *= float64(b.limits.slots)
 		}
 		return work, mean, most
-	}
-	if c.sig.cost.runs == 0 {
+	case cost.runs == 0:
 		return 0, 0, 0
 	}
-	fixed, row := c.sig.cost.forecast()
+	fixed, row := cost.forecast()
 	rows := float64(c.rows)
-	with, limit := c.sig.cost.rows, float64(b.limits.join)
+	with, limit := cost.rows, float64(b.limits.join)
 	if b.limits.share {
-		limit = min(limit, float64(c.sig.cost.pays()))
+		limit = min(limit, float64(cost.pays()))
 	}
 	if g := b.groups[c.key]; g != nil {
 		with = max(with, float64(g.rows+c.rows))
 	}
-	if with = min(with, limit); with <= 2*c.sig.cost.rows {
+	if with = min(with, limit); with <= 2*cost.rows {
 		// Runs will be as they were lately: then what rows took is known better than what of it was fixed.
-		work = rows * c.sig.cost.took / c.sig.cost.rows
+		work = rows * cost.took / cost.rows
 	} else {
 		work = row*rows + fixed*rows/max(rows, with) // the fixed cost is shared with those that the call will run with
 	}
-	return work, c.sig.cost.mean(c.rows), c.sig.cost.most(c.rows)
+	return work, mean, most
 }
 
 // crowd is how many share a processor to read and decode what they were sent, with one more. mu is held.
@@ -408,10 +403,7 @@ func (b *Batcher) hopeless(c *call, now time.Duration) bool {
 	if now-b.learned > stale {
 		return false
 	}
-	cost, rows := &c.sig.cost, c.rows
-	if c.kind != joins || c.sig.single.Load() {
-		cost, rows = &c.sig.alone, 1
-	}
+	cost, rows := c.sig.costOf(c.kind, c.rows)
 	return float64(now)+cost.mean(rows)-cost.stray > float64(c.due)
 }
 
@@ -420,7 +412,7 @@ func (b *Batcher) expire(g *group, now time.Duration) {
 	gone := false
 	for c := g.first; c != nil && b.hopeless(c, now); c = g.first {
 		b.dequeue(c)
-		c.state, c.err = answered, b.own(&inference.Error{Code: inference.DeadlineExceeded, Reason: inference.ReasonDeadline, Msg: "Timed out waiting for notification"})
+		c.state, c.err = answered, b.fail(&inference.Error{Code: inference.DeadlineExceeded, Reason: inference.ReasonDeadline, Msg: "Timed out waiting for notification"})
 		b.expired++
 		c.done <- struct{}{} // has room: this is the one signal
 		gone = true

@@ -200,13 +200,3 @@ func (a *agenda) delays(l rank, due time.Duration, work, before float64, covers 
 	}
 	return false
 }
-
-// empty reports whether nothing is booked, but for what rounding leaves.
-func (a *agenda) empty() bool {
-	for _, t := range a.total {
-		if t > 1 || t < -1 {
-			return false
-		}
-	}
-	return true
-}

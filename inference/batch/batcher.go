@@ -240,7 +240,7 @@ func (c *call) isolate() {
 }
 
 // fail fills in the model and the version.
-func (b *Batcher) fail(e *inference.Error) error {
+func (b *Batcher) fail(e *inference.Error) *inference.Error {
 	if e.Model == b.opts.Model && e.Version == b.opts.Version {
 		return e
 	}

@@ -111,6 +111,14 @@ func (c *cost) judge() {
 	}
 }
 
+// costOf is what the runs of such a call are learned in, and the rows that one of so many counts as there. Batcher.mu is held.
+func (s *signature) costOf(k kind, rows int64) (*cost, int64) {
+	if k != joins || s.single.Load() {
+		return &s.alone, 1
+	}
+	return &s.cost, rows
+}
+
 // expect is told what runs took before, by rows.
 func (s *signature) expect(times map[int64]time.Duration) {
 	s.cost.expect(times)

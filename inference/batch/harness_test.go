@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -168,3 +169,23 @@ func ptr[T any](v T) *T { return &v }
 func has(r fake.Record, v float32) bool { return slices.Contains(fake.Values(r.Inputs[0]), v) }
 
 var errSegv = fmt.Errorf("%w: signal: segmentation fault", inference.ErrWorkerDied)
+
+// empty reports whether nothing is booked, but for what rounding leaves.
+func (a *agenda) empty() bool {
+	for _, t := range a.total {
+		if t > 1 || t < -1 {
+			return false
+		}
+	}
+	return true
+}
+
+// idle reports whether nobody has anything waiting.
+func (s *shares) idle() bool {
+	for _, c := range s.of {
+		if c.calls != 0 {
+			return false
+		}
+	}
+	return math.Abs(s.work) < 1
+}

@@ -388,9 +388,10 @@ func (b *Batcher) take(g *group) *run {
 	c := g.first
 	r := b.newRun()
 	r.sig, r.kind, r.exclusive, r.started = c.sig, g.kind, c.exclusive, time.Now()
-	limit, cost := int64(1), &c.sig.alone
+	cost, _ := c.sig.costOf(g.kind, c.rows)
+	limit := int64(1)
 	if g.kind == joins && !g.sig.single.Load() {
-		limit, cost = b.limits.join, &c.sig.cost
+		limit = b.limits.join
 		if b.shrunk.Load() {
 			limit = max(1, limit/4)
 		}
@@ -421,10 +422,8 @@ func (b *Batcher) take(g *group) *run {
 	}
 	r.live = len(r.calls)
 	r.taken = r.rows
-	r.expected = cost.mean(max(r.rows, 1))
-	if g.kind != joins || g.sig.single.Load() {
-		r.expected = cost.mean(1)
-	}
+	_, rows := r.sig.costOf(g.kind, max(r.rows, 1))
+	r.expected = cost.mean(rows)
 	r.sig.running += r.taken
 	if g.kind == serial {
 		g.busy = true
@@ -451,7 +450,7 @@ func (b *Batcher) submit(cs ...*call) error {
 	if ticket.From != b { // another version's, or none
 		ticket = nil
 	}
-	c := claim{class: first.class, client: first.req.Client, due: first.due, count: len(cs)}
+	c := claim{class: first.class, client: first.req.Client, due: first.due}
 	var weight int64
 	for _, call := range cs {
 		work, mean, most := b.estimate(call)
@@ -484,7 +483,6 @@ func (b *Batcher) submit(cs ...*call) error {
 		b.agenda.advance(b.now())
 	default:
 		// The parts of a large request count as one: their memory is there already, and its bytes are counted.
-		c.count = 1
 		err = b.enter(&c, delay)
 	}
 	if err != nil {

@@ -378,10 +378,7 @@ func (b *Batcher) learn(r *run, took time.Duration) {
 	if begun := time.Duration(r.begun.Load()); begun > 0 {
 		took = min(took, b.learned-begun)
 	}
-	c, rows := &r.sig.cost, r.rows+r.pad
-	if r.kind != joins || r.sig.single.Load() {
-		c, rows = &r.sig.alone, 1
-	}
+	c, rows := r.sig.costOf(r.kind, r.rows+r.pad)
 	if b.tried > 0 && float64(took) < c.mean(rows)/2 {
 		*c, b.typical = cost{}, typical{} // nothing was let in because of it, and it is wrong
 	}

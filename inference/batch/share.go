@@ -158,13 +158,3 @@ func (s *shares) waiting(client *inference.Client) float64 {
 	}
 	return 0
 }
-
-// idle reports whether nobody has anything waiting.
-func (s *shares) idle() bool {
-	for _, c := range s.of {
-		if c.calls != 0 {
-			return false
-		}
-	}
-	return math.Abs(s.work) < 1
-}

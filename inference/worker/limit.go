@@ -66,12 +66,7 @@ func (p *process) overfed(a *appetite, now time.Time) bool {
 		return false
 	}
 	p.mu.Lock()
-	completed, running := p.completed, 0
-	for _, s := range p.slots {
-		if s.state == slotRunning || s.state == slotAbandoned {
-			running++
-		}
-	}
+	completed, running := p.completed, p.running()
 	p.mu.Unlock()
 	a.idle = a.over.IsZero() && completed == a.completed && running == 0
 	if a.idle && now.Sub(a.looked) < patrol/4 {
@@ -90,12 +85,7 @@ func (p *process) overfed(a *appetite, now time.Time) bool {
 			m.Resident>>20, limit>>20)
 		p.retired.Store(true)
 		p.mu.Lock()
-		running = 0
-		for _, s := range p.slots { // one may have begun since
-			if s.state == slotRunning || s.state == slotAbandoned {
-				running++
-			}
-		}
+		running = p.running() // one may have begun since
 		p.mu.Unlock()
 	}
 	if running > 0 && now.Sub(a.over) < lastRuns && m.Resident < hardLimit(limit) {

@@ -40,7 +40,7 @@ func (m *Model) Park(reason string) error {
 		return nil
 	case p == nil || state != Live || m.closed.Load() || p.promotion.isLow():
 		return ErrBusy
-	case !p.endIdle(ending{parked: true, reason: "parked: " + reason}):
+	case !p.end(ending{parked: true, reason: "parked: " + reason}, true):
 		return ErrBusy
 	}
 	for {
@@ -75,27 +75,6 @@ func (m *Model) Wake() {
 
 // LoadTook is how long the last load into a new process took, 0 when there was none.
 func (m *Model) LoadTook() time.Duration { return time.Duration(m.loadTook.Load()) }
-
-// endIdle is kill, but only while no run is in flight; one that comes now has not begun, and goes to the next process.
-func (p *process) endIdle(e ending) bool {
-	p.mu.Lock()
-	for _, s := range p.slots {
-		if s.state == slotRunning || s.state == slotAbandoned || s.state == slotFinished {
-			p.mu.Unlock()
-			return false
-		}
-	}
-	first := p.ending == nil
-	if first {
-		p.ending = &e
-		close(p.stop)
-	}
-	p.mu.Unlock()
-	if first {
-		_ = p.spawned.process.Kill() // an error means that it has ended
-	}
-	return first
-}
 
 // rouse tells the supervision that somebody waits.
 func (u *unit) rouse() {

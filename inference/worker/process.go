@@ -195,8 +195,16 @@ func (p *process) connect(entries int) (err error) {
 }
 
 // kill ends the process for the given reason, unless it is ending already. It does not wait.
-func (p *process) kill(e ending) {
+func (p *process) kill(e ending) { p.end(e, false) }
+
+// end is kill, or with idle kill only while no run is in flight: one that comes now has not begun, and goes to the next process. It reports whether
+// e is why the process ends.
+func (p *process) end(e ending, idle bool) bool {
 	p.mu.Lock()
+	if idle && p.held() > 0 {
+		p.mu.Unlock()
+		return false
+	}
 	first := p.ending == nil
 	if first {
 		p.ending = &e
@@ -206,6 +214,27 @@ func (p *process) kill(e ending) {
 	if first {
 		_ = p.spawned.process.Kill() // an error means that it has ended
 	}
+	return first
+}
+
+// held is the number of slots with a run, also one that has completed and whose caller has not seen it. mu is held.
+func (p *process) held() (n int) {
+	for _, s := range p.slots {
+		if s.state != slotFree {
+			n++
+		}
+	}
+	return n
+}
+
+// running is the number of runs that are with the worker. mu is held.
+func (p *process) running() (n int) {
+	for _, s := range p.slots {
+		if s.state == slotRunning || s.state == slotAbandoned {
+			n++
+		}
+	}
+	return n
 }
 
 // fail ends the process for an error of its control socket or its memory.
@@ -267,11 +296,7 @@ func (p *process) await() {
 // describe says how it ended. mu is held.
 func (p *process) describe(state *os.ProcessState) *Death {
 	d := &Death{Time: time.Now(), PID: p.pid, Reason: p.ending.reason, Exit: -1, Completed: p.completed, Starved: p.ending.starved, Memory: p.ending.memory}
-	for _, s := range p.slots {
-		if s.state == slotRunning || s.state == slotAbandoned {
-			d.Running++
-		}
-	}
+	d.Running = p.running()
 	natural := "ended in an unknown way"
 	if state != nil {
 		if w, ok := state.Sys().(syscall.WaitStatus); ok && w.Signaled() {
@@ -534,67 +559,4 @@ func (p *process) release(s *slot) {
 	p.arena.put(s.out)
 	s.out = nil
 	s.state = slotFree
-}
-
-// patrol is how often an idle process is looked at.
-const patrol = time.Second
-
-// watch ends the process when a run takes too long or its memory grows over the limit, and trims idle memory.
-func (p *process) watch() {
-	slow := max(time.Millisecond, min(patrol, p.opts.runTimeout/16))
-	fast := min(slow, memoryPatrol)
-	pace := slow
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	var looked time.Time
-	var hunger hunger
-	var appetite appetite
-	for {
-		select {
-		case <-p.stop:
-			return
-		case <-p.rouse:
-			pace = fast
-			tick.Reset(pace)
-		case now := <-tick.C:
-			if s := p.overdue(now); s != nil {
-				p.kill(ending{timeout: s, reason: fmt.Sprintf("a run passed run_timeout (%v)", p.opts.runTimeout)})
-				return
-			}
-			if p.overfed(&appetite, now) {
-				return
-			}
-			p.dozing.Store(appetite.idle)
-			if next := appetite.next(slow, fast); next != pace {
-				pace = next
-				tick.Reset(pace)
-			}
-			if now.Sub(looked) < patrol/4 {
-				continue
-			}
-			looked = now
-			p.arena.trim(now.Add(-idleArea))
-			if p.hungry(&hunger, now) {
-				return
-			}
-		}
-	}
-}
-
-// overdue is a run that has been with the worker's backend for longer than it may. The worker's callers take runs in the order of
-// submission, so the core knows which have been begun without asking: as many as were completed and one more per caller.
-func (p *process) overdue(now time.Time) *slot {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range p.slots {
-		if (s.state != slotRunning && s.state != slotAbandoned) || s.number >= p.completed+uint64(p.opts.callers) {
-			continue
-		}
-		if s.begun.IsZero() {
-			s.begun = now
-		} else if now.Sub(s.begun) > p.opts.runTimeout {
-			return s
-		}
-	}
-	return nil
 }
