@@ -9,24 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 )
-
-// Errors that callers branch on.
-var (
-	ErrLocked = errors.New("another process has it open")
-	ErrNewer  = errors.New("it was written by a newer inferd")
-	ErrClosed = errors.New("the state file is closed")
-)
-
-// errDamaged: the file's own structure cannot be read.
-var errDamaged = errors.New("the file is damaged")
 
 // schema is the number of the newest migration.
 var schema = uint64(len(migrations))
@@ -115,32 +102,14 @@ func (db *DB) Damaged() string {
 
 // openOnce opens what lies at the path. On an error nothing is held.
 func (db *DB) openOnce() error {
-	var file *os.File
-	var bolt *bbolt.DB
-	err := guard(func() (err error) {
-		bolt, err = bbolt.Open(db.path, 0o640, &bbolt.Options{
-			Timeout: db.opts.Timeout, FreelistType: bbolt.FreelistMapType,
-			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				f, err := os.OpenFile(name, flag, mode)
-				file = f
-				return f, err
-			},
-		})
+	bolt, file, err := openBolt(db.path, bbolt.Options{Timeout: db.opts.Timeout})
+	if err != nil {
 		return err
-	})
-	var system syscall.Errno
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return ErrLocked
-	case err != nil && !errors.As(err, &system) && !errors.Is(err, errDamaged):
-		err = fmt.Errorf("%w: %w", errDamaged, err) // bbolt's own verdicts on the bytes are not all sentinels
 	}
-	if err == nil {
-		err = guard(func() error { return bolt.Update(func(tx *bbolt.Tx) error { return prepare(tx, file) }) })
-		if errors.Is(err, ErrNewer) {
-			_ = guard(bolt.Close) // nothing was written
-			return err
-		}
+	err = guard(func() error { return bolt.Update(func(tx *bbolt.Tx) error { return prepare(tx, file) }) })
+	if errors.Is(err, ErrNewer) {
+		_ = guard(bolt.Close) // nothing was written
+		return err
 	}
 	if err != nil {
 		abandon(file)
@@ -152,10 +121,8 @@ func (db *DB) openOnce() error {
 
 // prepare migrates, and reads everything once, so that damage shows now.
 func prepare(tx *bbolt.Tx, file *os.File) error {
-	if st, err := file.Stat(); err != nil {
+	if err := whole(tx, file); err != nil {
 		return err
-	} else if st.Size() < tx.Size() {
-		return fmt.Errorf("%w: it has %d bytes and should have %d", errDamaged, st.Size(), tx.Size())
 	}
 	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
 	if err != nil {
@@ -200,14 +167,6 @@ func walk(b *bbolt.Bucket) (sum int) {
 		}
 	}
 	return sum
-}
-
-// abandon gives the descriptor and with it the lock back where bbolt cannot be closed any more: its own Close may wait for a lock that a
-// panic left held. The mapping of a damaged file stays until the process ends.
-func abandon(file *os.File) {
-	if file != nil {
-		_ = file.Close() // closed already where bbolt could
-	}
 }
 
 // replace moves the damaged file aside and begins a new one with the last known states.
@@ -270,15 +229,4 @@ func (db *DB) do(write bool, f func(tx *bbolt.Tx) error) error {
 		return fmt.Errorf("state file %s: %w", db.path, err)
 	}
 	return nil
-}
-
-// guard turns faults (a mapped page that cannot be read) and bbolt's panics into errDamaged.
-func guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errDamaged, p)
-		}
-	}()
-	return f()
 }

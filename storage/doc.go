@@ -13,9 +13,19 @@
 //  6. Every transaction runs with faults turned into panics and panics into errors (guard), and no slice of a mapped page leaves it.
 //  7. Histories are bounded by count; values by size.
 //
-// Buckets: "meta" has the schema number; "state" one record per name; "history" a bucket of records per name, keyed by a big-endian
-// sequence; "damaged" what invariant 2 moved. Further kinds (queues, results) take buckets of their own beside these and a view type of
-// their own beside [State].
+// [DB] has states and histories. Buckets: "meta" has the schema number; "state" one record per name; "history" a bucket of records per name,
+// keyed by a big-endian sequence; "damaged" what invariant 2 moved.
 //
-// All methods may be called from any goroutine. The package is not for large values: those are files.
+// [Queue] has jobs, their payloads and results, in a file of its own. Further invariants:
+//
+//  8. One goroutine writes. Everybody who waits while it commits shares the next commit, and its fsync; nobody is answered before it.
+//  9. After a write or an fsync that failed, nothing of that transaction is acknowledged, and the file is closed, opened again and checked
+//     before the next one. A second failure in a row makes the queue degraded: it takes nothing until a probe of its own, which comes at
+//     most every five seconds, is on disk.
+//  10. A live job is in exactly one place: ready, leased, delayed, or behind another one of its lane. A final one is in "ends" or "dead" until it is
+//     forgotten. A job that ends stores its result in the same transaction.
+//  11. The counts in the file are those of its jobs. [Queue.Check] holds all of this against every record.
+//  12. The indexes follow from the jobs. Where a record is damaged it is set aside, and they are made anew.
+//
+// All methods may be called from any goroutine. States are not for large values: those are files, or payloads.
 package storage

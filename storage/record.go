@@ -29,10 +29,19 @@ func seal(key, value []byte) []byte {
 
 // unseal is a copy of what was sealed under key.
 func unseal(key, stored []byte) ([]byte, error) {
+	value, err := unsealed(key, stored)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte{}, value...), nil
+}
+
+// unsealed is what was sealed under key, where it lies.
+func unsealed(key, stored []byte) ([]byte, error) {
 	if len(stored) < recordHeader || stored[0] != recordFormat || binary.BigEndian.Uint32(stored[1:]) != sum(key, stored[recordHeader:]) {
 		return nil, errRecord
 	}
-	return append([]byte{}, stored[recordHeader:]...), nil
+	return stored[recordHeader:], nil
 }
 
 func sum(key, value []byte) uint32 {

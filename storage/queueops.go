@@ -1,0 +1,558 @@
+// queueops.go: what callers may do to jobs: append, lease, finish, release, cancel, retry, delete.
+package storage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// FullError says which bound is reached. It is ErrFull.
+type FullError struct {
+	Model string // empty: the whole queue's bound
+	What  string // "jobs" or "bytes"
+	Have  int64
+	Limit int64
+}
+
+func (e *FullError) Error() string {
+	whose := "the queue"
+	if e.Model != "" {
+		whose = "the queue of model " + e.Model
+	}
+	return fmt.Sprintf("%s is full: %d %s of at most %d", whose, e.Have, e.What, e.Limit)
+}
+
+// Is makes it ErrFull.
+func (e *FullError) Is(target error) bool { return target == ErrFull }
+
+// Append stores a job, queued, and returns once it is on disk. Of the item it takes the model to Expires; the rest is the store's. With a
+// Key that stands for a job already, that job is returned and existed is true; ErrConflict when its Digest is another one. Other errors:
+// ErrFull, ErrTooLarge, ErrDegraded, ErrNotStored, ErrClosed, and ctx's, before the transaction began.
+func (q *Queue) Append(ctx context.Context, it Item, payload []byte) (stored Item, existed bool, err error) {
+	for _, s := range []string{it.Model, it.Label, it.Lane, it.Key, it.Session, it.Ref} {
+		if len(s) > MaxText {
+			return Item{}, false, fmt.Errorf("%w: %.40q has %d bytes, and a name or a key may have %d", ErrTooLarge, s, len(s), MaxText)
+		}
+	}
+	if int64(len(payload)) > q.opts.MaxPayload {
+		return Item{}, false, fmt.Errorf("%w: a payload of %d bytes, and it may have %d", ErrTooLarge, len(payload), q.opts.MaxPayload)
+	}
+	if it.Model == "" || it.Version < 0 || it.MaxAttempts < 0 {
+		return Item{}, false, errors.New("a job has a model, and no version or number of attempts below zero")
+	}
+	bytes, packed := q.pack.pack(payload)
+	it.random, it.payload, it.result = newRandom(), packed, body{}
+	it.State, it.Attempts, it.Deaths, it.Interruptions, it.Finished, it.Out, it.AnsweredBy = Queued, 0, 0, 0, time.Time{}, 0, 0
+	it.Code, it.Reason, it.Error = 0, "", ""
+	err = q.update(ctx, packed.stored, func(x *tx) error {
+		stored, existed, err = x.append(it, bytes)
+		return err
+	}, nil)
+	if err != nil {
+		return Item{}, false, err
+	}
+	return stored, existed, nil
+}
+
+func (x *tx) append(it Item, payload []byte) (Item, bool, error) {
+	keys, key := x.Bucket(bucketKeys), textKey(it.Key)
+	if it.Key != "" {
+		if at := keys.Get(key); len(at) == 8 {
+			old, err := x.get(binary.BigEndian.Uint64(at))
+			switch {
+			case errors.Is(err, errRecord):
+				if err := x.setAside(binary.BigEndian.Uint64(at)); err != nil {
+					return Item{}, false, err
+				}
+			case err == nil && old.Key == it.Key && old.Digest == it.Digest:
+				return old, true, nil
+			case err == nil && old.Key == it.Key:
+				return Item{}, false, fmt.Errorf("%w: job %s", ErrConflict, old.ID)
+			}
+		}
+	}
+	if it.Session != "" && x.Bucket(bucketSessions).Get([]byte(it.Session)) == nil {
+		return Item{}, false, ErrNoSession
+	}
+	if err := x.number(it.Model); err != nil {
+		return Item{}, false, err
+	}
+	if err := x.makeRoom(&it); err != nil {
+		return Item{}, false, err
+	}
+	seq, err := x.jobs.NextSequence()
+	if err != nil {
+		return Item{}, false, &fatal{err}
+	}
+	it.Seq, it.ID = seq, makeID(seq, it.random)
+	if err := try(putBody(x.bodies, seq, partPayload, payload)); err != nil {
+		return Item{}, false, err
+	}
+	if !it.Expires.IsZero() {
+		if err := try(x.expiry.Put(timeKey(it.Expires, seq), nil)); err != nil {
+			return Item{}, false, err
+		}
+	}
+	if it.Key != "" {
+		if err := try(keys.Put(key, seqKey(seq))); err != nil {
+			return Item{}, false, err
+		}
+	}
+	d := x.depth(it.Model)
+	d.jobs++
+	d.bytes += it.payload.stored
+	x.count(&it, 1)
+	if err := x.enqueue(&it); err != nil {
+		return Item{}, false, err
+	}
+	x.q.opts.Step("append")
+	return it, false, x.put(&it)
+}
+
+// count adds a job, or takes one off, in the totals.
+func (x *tx) count(it *Item, sign int) {
+	if it.payload.stored == 0 && it.result.stored == 0 && it.State.Final() {
+		x.mem.stubs += sign
+	} else {
+		x.mem.jobs += sign
+	}
+	x.mem.bytes += int64(sign) * (it.payload.stored + it.result.stored)
+	x.totals = true
+}
+
+// makeRoom finds out whether the job may be stored, and ends others for it where that is configured.
+func (x *tx) makeRoom(it *Item) error {
+	for {
+		full := x.full(it)
+		if full == nil {
+			return nil
+		}
+		if x.q.opts.WhenFull != Evict {
+			return full
+		}
+		victim, err := x.victim(full.Model, it.Class)
+		if err != nil {
+			return err
+		}
+		if victim == nil {
+			return full
+		}
+		victim.Code, victim.Reason = 8, "queue_full" // RESOURCE_EXHAUSTED
+		victim.Error = "it was the oldest of the lowest priority when the queue was full, and made room for a new job"
+		if err := x.end(victim, Expired, it.Submitted, false); err != nil {
+			return err
+		}
+		x.q.watching.later(victim)
+	}
+}
+
+// full is the bound that the job would break.
+func (x *tx) full(it *Item) *FullError {
+	if f := x.q.opts.Model; f != nil {
+		l, d := f(it.Model), x.mem.models[it.Model]
+		if l.Jobs > 0 && d.jobs >= l.Jobs {
+			return &FullError{it.Model, "jobs", int64(d.jobs), int64(l.Jobs)}
+		}
+		if l.Bytes > 0 && d.bytes+it.payload.stored > l.Bytes {
+			return &FullError{it.Model, "bytes", d.bytes, l.Bytes}
+		}
+	}
+	whole := x.q.opts.Whole
+	if x.mem.jobs >= whole.Jobs {
+		return &FullError{"", "jobs", int64(x.mem.jobs), int64(whole.Jobs)}
+	}
+	if x.mem.bytes+it.payload.stored > whole.Bytes {
+		return &FullError{"", "bytes", x.mem.bytes, whole.Bytes}
+	}
+	return nil
+}
+
+// victim is the oldest ready job of the lowest priority, of the model or of all, if it is no more urgent than class. Nil: none.
+func (x *tx) victim(model string, class uint8) (*Item, error) {
+	var best *Item
+	c := x.ready.Cursor()
+	for name, d := range x.mem.models {
+		if d.jobs == 0 || (model != "" && name != model) {
+			continue
+		}
+		for from := 255; from >= int(class); {
+			// The last key of the model up to this class tells which class is there.
+			k, _ := c.Seek(readyKey(d.id, uint8(from), ^uint64(0)))
+			if k == nil {
+				k, _ = c.Last()
+			} else if string(k) > string(readyKey(d.id, uint8(from), ^uint64(0))) {
+				k, _ = c.Prev()
+			}
+			if len(k) != 13 || binary.BigEndian.Uint32(k) != d.id || k[4] < class {
+				break
+			}
+			lowest := k[4]
+			k, _ = c.Seek(readyKey(d.id, lowest, 0))
+			seq := binary.BigEndian.Uint64(k[5:])
+			it, err := x.get(seq)
+			if err != nil {
+				if err := x.setAside(seq); err != nil {
+					return nil, err
+				}
+				if err := try(x.ready.Delete(k)); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if best == nil || it.Class > best.Class || it.Class == best.Class && it.Seq < best.Seq {
+				best = &it
+			}
+			break
+		}
+	}
+	return best, nil
+}
+
+// Lease is a job that the caller runs.
+type Lease struct {
+	Item
+	Payload []byte
+}
+
+// Lease takes up to n ready jobs of the model whose payloads have together at most maxBytes (one may have more, alone), the most urgent and
+// then the oldest first. The leases are on disk when it returns; each ends with Finish, Release or the process. Jobs that expire before now
+// end as expired instead; with a zero now none does.
+func (q *Queue) Lease(ctx context.Context, model string, n int, maxBytes int64, now time.Time) ([]Lease, error) {
+	var out []Lease
+	err := q.update(ctx, 0, func(x *tx) error {
+		var err error
+		out, err = x.lease(model, n, maxBytes, now)
+		return err
+	}, func() {
+		for i := range out {
+			q.owned[out[i].Seq] = struct{}{}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	good := out[:0]
+	for _, l := range out {
+		l.Payload, err = q.body(&l.Item, partPayload)
+		if err != nil {
+			_, _ = q.Finish(ctx, l.ID, Outcome{State: Failed, Code: 15, Reason: "disk", Error: "its payload in the queue's file is damaged: " + err.Error(), At: l.Submitted})
+			continue
+		}
+		good = append(good, l)
+	}
+	return good, nil
+}
+
+func (x *tx) lease(model string, n int, maxBytes int64, now time.Time) ([]Lease, error) {
+	d := x.mem.models[model]
+	if d == nil {
+		return nil, nil
+	}
+	type found struct {
+		key []byte
+		it  Item
+	}
+	var list, late []found
+	var bytes int64
+	prefix := readyKey(d.id, 0, 0)[:4]
+	c := x.ready.Cursor()
+	for k, _ := c.Seek(prefix); len(k) == 13 && string(k[:4]) == string(prefix) && len(list) < n && len(late) < 1000; k, _ = c.Next() {
+		seq := binary.BigEndian.Uint64(k[5:])
+		it, err := x.get(seq)
+		if err != nil { // damaged; or set aside before, and its place was left
+			x.rebuild = true
+			continue
+		}
+		f := found{append([]byte{}, k...), it}
+		if !now.IsZero() && !it.Expires.IsZero() && !now.Before(it.Expires) {
+			late = append(late, f)
+			continue
+		}
+		if bytes += it.PayloadBytes; bytes > maxBytes && len(list) > 0 {
+			break
+		}
+		list = append(list, f)
+	}
+	for i := range late {
+		if err := x.expire(&late[i].it, now); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]Lease, 0, len(list))
+	for i := range list {
+		it := &list[i].it
+		it.State = Leased
+		if err := try(x.ready.Delete(list[i].key)); err != nil {
+			return nil, err
+		}
+		if err := x.hold(it.Seq, &held{kind: heldLease, boot: x.q.boot(), depth: d}); err != nil {
+			return nil, err
+		}
+		if err := x.put(it); err != nil {
+			return nil, err
+		}
+		x.q.watching.later(it)
+		out = append(out, Lease{Item: *it})
+	}
+	x.q.opts.Step("lease")
+	return out, nil
+}
+
+func (x *tx) expire(it *Item, now time.Time) error {
+	it.Code, it.Reason, it.Error = 4, "deadline", "its time was over before its turn came" // DEADLINE_EXCEEDED
+	x.q.watching.later(it)
+	return x.end(it, Expired, now, false)
+}
+
+// Outcome is how a leased job ended.
+type Outcome struct {
+	State   JobState // Done, Failed or Dead
+	Result  []byte   // of Done
+	Version int64    // that answered
+	Code    int      // of Failed and Dead, with Reason and Error
+	Reason  string
+	Error   string
+	At      time.Time
+}
+
+// Finish stores the result and ends the job in one transaction, and returns once it is on disk. ErrState: it is not leased (any more), a
+// cancelled job for one, and the outcome is dropped.
+func (q *Queue) Finish(ctx context.Context, id string, o Outcome) (Item, error) {
+	if !o.State.Final() {
+		return Item{}, fmt.Errorf("%w: %s is no end", ErrState, o.State)
+	}
+	bytes, result := q.pack.pack(o.Result)
+	var it Item
+	err := q.update(ctx, result.stored, func(x *tx) (err error) {
+		if it, err = x.find(id); err != nil {
+			return err
+		}
+		if it.State != Leased {
+			return fmt.Errorf("%w: job %s is %s", ErrState, id, it.State)
+		}
+		it.AnsweredBy, it.Code, it.Reason, it.Error = o.Version, o.Code, o.Reason, cutText(o.Error)
+		if o.State == Done {
+			it.result = result
+			it.Code, it.Reason, it.Error = 0, "", ""
+			x.mem.bytes += result.stored
+			if err := try(putBody(x.bodies, it.Seq, partResult, bytes)); err != nil {
+				return err
+			}
+		}
+		x.q.watching.later(&it)
+		x.q.opts.Step("finish")
+		return x.end(&it, o.State, o.At, o.State != Done)
+	}, func() { delete(q.owned, it.Seq) })
+	return it, err
+}
+
+// Back is why a leased job is queued again.
+type Back struct {
+	Attempt, Death bool          // to be counted
+	Delay          time.Duration // before it may be leased again
+	Code           int
+	Reason, Error  string // of the failure; empty: none
+}
+
+// Release queues a leased job again, in its old place.
+func (q *Queue) Release(ctx context.Context, id string, b Back) (Item, error) {
+	var it Item
+	err := q.update(ctx, 0, func(x *tx) (err error) {
+		if it, err = x.find(id); err != nil {
+			return err
+		}
+		if it.State != Leased {
+			return fmt.Errorf("%w: job %s is %s", ErrState, id, it.State)
+		}
+		if b.Attempt {
+			it.Attempts++
+		}
+		if b.Death {
+			it.Deaths++
+		}
+		if b.Error != "" {
+			it.Code, it.Reason, it.Error = b.Code, b.Reason, cutText(b.Error)
+		}
+		x.q.watching.later(&it)
+		x.q.opts.Step("release")
+		return x.requeue(&it, b.Delay)
+	}, func() { delete(q.owned, it.Seq) })
+	return it, err
+}
+
+// requeue puts a leased job back, keeping its lane waiting.
+func (x *tx) requeue(it *Item, delay time.Duration) error {
+	it.State = Queued
+	if delay > 0 {
+		h := &held{kind: heldDelay, boot: x.q.boot(), due: x.q.monotonic() + delay, delay: delay, depth: x.depth(it.Model)}
+		if err := x.hold(it.Seq, h); err != nil {
+			return err
+		}
+		return x.put(it)
+	}
+	x.mem.drop(it.Seq)
+	x.q.ring()
+	if err := try(x.held.Delete(seqKey(it.Seq)), x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, it.Seq), nil)); err != nil {
+		return err
+	}
+	return x.put(it)
+}
+
+// Cancel ends a job that waits or runs. ErrState when it has ended.
+func (q *Queue) Cancel(ctx context.Context, id string, at time.Time) (Item, error) {
+	var it Item
+	err := q.update(ctx, 0, func(x *tx) (err error) {
+		if it, err = x.find(id); err != nil {
+			return err
+		}
+		if it.State.Final() {
+			return fmt.Errorf("%w: job %s is %s already", ErrState, id, it.State)
+		}
+		it.Code, it.Reason, it.Error = 1, "cancelled", "it was cancelled"
+		x.q.watching.later(&it)
+		return x.end(&it, Cancelled, at, true)
+	}, func() { delete(q.owned, it.Seq) })
+	return it, err
+}
+
+// Retry queues a failed, dead or cancelled job again, in its old place, with nothing counted. ErrState where its payload is not there any more.
+func (q *Queue) Retry(ctx context.Context, id string) (Item, error) {
+	var it Item
+	err := q.update(ctx, 0, func(x *tx) (err error) {
+		if it, err = x.find(id); err != nil {
+			return err
+		}
+		if !it.State.Final() || it.State == Done || it.State == Expired {
+			return fmt.Errorf("%w: job %s is %s, and only what failed, died or was cancelled can be tried again", ErrState, id, it.State)
+		}
+		x.q.watching.later(&it)
+		return x.revive(&it)
+	}, nil)
+	return it, err
+}
+
+func (x *tx) revive(it *Item) error {
+	from := x.ends
+	if it.State == Dead {
+		from = x.dead
+		x.mem.dead--
+	} else {
+		x.mem.finished--
+	}
+	if err := try(from.Delete(timeKey(it.Finished, it.Seq))); err != nil {
+		return err
+	}
+	if it.Out > 0 {
+		if err := try(x.Bucket(bucketOutbox).Delete(outKey(it.Session, it.Out))); err != nil {
+			return err
+		}
+	}
+	if it.payload.stored == 0 { // an empty payload: it counted as a stub
+		x.mem.stubs--
+		x.mem.jobs++
+	}
+	x.totals = true
+	it.State, it.Attempts, it.Deaths, it.Interruptions, it.Finished, it.Out = Queued, 0, 0, 0, time.Time{}, 0
+	it.Expires = time.Time{} // it may be past, and an operator wants it now
+	d := x.depth(it.Model)
+	d.jobs++
+	d.bytes += it.payload.stored
+	if err := x.enqueue(it); err != nil {
+		return err
+	}
+	return x.put(it)
+}
+
+// Delete forgets a job that has ended, with its result.
+func (q *Queue) Delete(ctx context.Context, id string) error {
+	return q.update(ctx, 0, func(x *tx) error {
+		it, err := x.find(id)
+		if err != nil {
+			return err
+		}
+		if !it.State.Final() {
+			return fmt.Errorf("%w: job %s is %s; cancel it first", ErrState, id, it.State)
+		}
+		x.q.watching.later(&it)
+		return x.forget(&it)
+	}, nil)
+}
+
+// cutText bounds an error's text.
+func cutText(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) <= maxError {
+		return s
+	}
+	s = s[:maxError]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// recover queues what was leased when the file was last open, and begins delays anew that another start of the machine had told.
+func (q *Queue) recover(x *tx, first bool) error {
+	boot, now := q.boot(), q.monotonic()
+	for seq, h := range x.mem.held {
+		if h.kind == heldDelay {
+			if h.boot != boot || h.due > now+h.delay {
+				again := *h
+				again.boot, again.due = boot, now+h.delay
+				if err := x.hold(seq, &again); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		_, mine := q.owned[seq]
+		if !first && mine {
+			continue
+		}
+		it, err := x.get(seq)
+		if err != nil {
+			return &fatal{err}
+		}
+		var delay time.Duration
+		if first {
+			it.Interruptions++
+			delay = afterInterruptions(it.Interruptions)
+		}
+		if err := x.requeue(&it, delay); err != nil {
+			return err
+		}
+	}
+	for seq := range q.owned {
+		if h := x.mem.held[seq]; h == nil || h.kind != heldLease {
+			delete(q.owned, seq)
+		}
+	}
+	q.ring()
+	return x.flush()
+}
+
+// afterInterruptions keeps a job that may be what ends the process from being the first to run each time.
+func afterInterruptions(n int) time.Duration {
+	if n < 3 {
+		return 0
+	}
+	return min(time.Second<<min(n-3, 6), time.Minute)
+}
+
+// setAside moves a damaged record away. The indexes are made anew before the transaction ends.
+func (x *tx) setAside(seq uint64) error {
+	x.rebuild = true
+	key := seqKey(seq)
+	record := x.jobs.Get(key)
+	if record == nil {
+		return nil
+	}
+	x.q.damaged.Add(1)
+	x.q.log.Error("record of a job is damaged: it is set aside, and the job is lost", "path", x.q.path, "seq", seq)
+	return try(setAside(x.Tx, x.jobs, [][]byte{key}))
+}
