@@ -16,8 +16,9 @@ import (
 
 // encoder appends a response to out.
 type encoder struct {
-	out    []byte
-	strict bool // null for what JSON cannot write as a number, U+FFFD for what is not UTF-8
+	out     []byte
+	strict  bool // null for what JSON cannot write as a number, U+FFFD for what is not UTF-8
+	compact bool // no white space, and U+FFFD for what is not UTF-8
 }
 
 // response writes the outputs, whose names are given in the same order. It fails where TensorFlow Serving does.
@@ -34,12 +35,12 @@ func (e *encoder) response(row bool, infos []inference.TensorInfo, wanted []int,
 	if row {
 		return e.rows(infos, wanted, outputs)
 	}
-	e.out = append(e.out, "{\n    \"outputs\": "...)
+	e.open("outputs")
 	if len(outputs) == 1 {
 		if err := e.value(infos[wanted[0]].Alias, outputs[0], 0, 0, 1, false); err != nil {
 			return err
 		}
-		e.out = append(e.out, "\n}"...)
+		e.shut(0)
 		return nil
 	}
 	e.out = append(e.out, '{')
@@ -49,13 +50,35 @@ func (e *encoder) response(row bool, infos []inference.TensorInfo, wanted []int,
 		}
 		name := infos[wanted[k]].Alias
 		e.indent(2)
-		e.out = append(appendString(e.out, []byte(name), true), ": "...)
+		e.name(name)
 		if err := e.value(name, t, 0, 0, 2, false); err != nil {
 			return err
 		}
 	}
-	e.out = append(e.out, "\n    }\n}"...)
+	e.shut(1)
+	e.shut(0)
 	return nil
+}
+
+// open begins the document and its one member.
+func (e *encoder) open(member string) {
+	e.out = append(e.out, '{')
+	e.indent(1)
+	e.name(member)
+}
+
+// name writes a member's name and its colon.
+func (e *encoder) name(name string) {
+	e.out = append(appendString(e.out, []byte(name), true), ':')
+	if !e.compact {
+		e.out = append(e.out, ' ')
+	}
+}
+
+// shut ends the object that lies within depth others.
+func (e *encoder) shut(depth int) {
+	e.indent(depth)
+	e.out = append(e.out, '}')
 }
 
 // maxEmptyLists bounds an answer that has no element to pay for it.
@@ -83,7 +106,8 @@ func (e *encoder) rows(infos []inference.TensorInfo, wanted []int, outputs []*te
 		}
 		rows = n
 	}
-	e.out = append(e.out, "{\n    \"predictions\": ["...)
+	e.open("predictions")
+	e.out = append(e.out, '[')
 	if len(outputs) == 1 {
 		t := outputs[0]
 		if err := e.elements(infos[wanted[0]].Alias, t, 0, 0, 2, true); err != nil {
@@ -102,20 +126,20 @@ func (e *encoder) rows(infos []inference.TensorInfo, wanted []int, outputs []*te
 				}
 				name := infos[wanted[k]].Alias
 				e.indent(3)
-				e.out = append(appendString(e.out, []byte(name), true), ": "...)
+				e.name(name)
 				per := elements(t) / int(rows)
 				if err := e.value(name, t, 1, row*per, 3, true); err != nil {
 					return err
 				}
 			}
-			e.indent(2)
-			e.out = append(e.out, '}')
+			e.shut(2)
 		}
 	}
 	if rows > 0 {
 		e.indent(1)
 	}
-	e.out = append(e.out, "]\n}"...)
+	e.out = append(e.out, ']')
+	e.shut(0)
 	return nil
 }
 
@@ -127,6 +151,9 @@ func elements(t *tensor.Tensor) int {
 }
 
 func (e *encoder) indent(depth int) {
+	if e.compact {
+		return
+	}
 	e.out = append(e.out, '\n')
 	for range depth {
 		e.out = append(e.out, "    "...)
@@ -164,7 +191,7 @@ func (e *encoder) elements(name string, t *tensor.Tensor, dim, at, depth int, li
 	for k := range n {
 		if k > 0 {
 			e.out = append(e.out, ',')
-			if line {
+			if line && !e.compact {
 				e.out = append(e.out, ' ')
 			}
 		}
@@ -189,7 +216,9 @@ func (e *encoder) floats(data []byte) {
 	out := e.out
 	for k := 0; k+4 <= len(data); k += 4 {
 		if k > 0 {
-			out = append(out, ", "...)
+			if out = append(out, ','); !e.compact {
+				out = append(out, ' ')
+			}
 		}
 		out = e.float(out, math.Float32frombits(binary.LittleEndian.Uint32(data[k:])))
 	}
@@ -240,16 +269,17 @@ func (e *encoder) scalar(name string, t *tensor.Tensor, at, depth int) *inferenc
 		out = strconv.AppendBool(out, t.Data[at] != 0)
 	case tensor.String:
 		if !strings.HasSuffix(name, "_bytes") {
-			out = appendString(out, t.Strings[at], e.strict)
+			out = appendString(out, t.Strings[at], e.strict || e.compact)
 			break
 		}
 		e.out = append(out, '{')
 		e.indent(depth + 1)
-		out = append(e.out, `"b64": "`...)
+		e.name("b64")
+		out = append(e.out, '"')
 		out = base64.StdEncoding.AppendEncode(out, t.Strings[at])
 		e.out = append(out, '"')
-		e.indent(depth)
-		out = append(e.out, '}')
+		e.shut(depth)
+		out = e.out
 	default:
 		return invalid("Failed to write JSON value for tensor type: %s", t.DType.Name())
 	}

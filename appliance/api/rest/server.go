@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,7 +53,8 @@ func New(svc *api.Service, opts Options) http.Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &handler{svc: svc, opts: opts, log: opts.Log.With("component", "rest")}
+	return &handler{svc: svc, opts: opts, log: opts.Log.With("component", "rest"),
+		scratch: scratches{strict: opts.StrictJSON, maxBytes: maxTensorBytes(opts.MaxRequestBytes)}}
 }
 
 // handler is immutable after New but for the pool.
@@ -62,52 +62,9 @@ type handler struct {
 	svc     *api.Service
 	opts    Options
 	log     *slog.Logger
-	scratch sync.Pool // of *scratch
+	scratch scratches
 
 	lingering atomic.Int32 // connections that are being ended
-}
-
-// scratch is the memory of one request, used again for a later one.
-type scratch struct {
-	body []byte
-	dec  decoder
-	enc  encoder
-	req  inference.Request
-
-	unread bool // the request was refused before its body was read
-}
-
-// maxKept bounds the memory that a scratch may keep between requests.
-const maxKept = 1 << 20
-
-func (h *handler) take() *scratch {
-	s, _ := h.scratch.Get().(*scratch)
-	if s == nil {
-		s = new(scratch)
-		s.dec.strict, s.enc.strict = h.opts.StrictJSON, h.opts.StrictJSON
-		s.dec.maxBytes = h.maxTensorBytes()
-	}
-	s.enc.out, s.unread = s.enc.out[:0], false
-	return s
-}
-
-func (h *handler) maxTensorBytes() int {
-	return int(min(4*h.opts.MaxRequestBytes, math.MaxInt/2)) // a double takes two bytes of text, and eight of memory
-}
-
-func (h *handler) give(s *scratch) {
-	kept := cap(s.body) + cap(s.enc.out)
-	for i := range s.dec.fills {
-		f := &s.dec.fills[i]
-		clear(f.strings) // they hold other memory
-		kept += cap(f.data) + stringHeader*cap(f.strings)
-	}
-	if kept > maxKept {
-		return
-	}
-	clear(s.dec.tensors)
-	s.dec.sig, s.req = nil, inference.Request{Outputs: s.req.Outputs[:0]}
-	h.scratch.Put(s)
 }
 
 // ServeHTTP answers one request.
@@ -132,7 +89,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		write(w, r, status, nil, 0)
 		return
 	}
-	s := h.take()
+	s := h.scratch.take()
 	o := api.Observation{Protocol: "rest"}
 	to, err := parse(r)
 	if err == nil {
@@ -154,7 +111,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.Took = time.Since(start)
 	}
 	if err == nil { // after a failure somebody may still read the inputs
-		h.give(s)
+		h.scratch.give(s)
 	}
 	h.svc.Observe(o)
 	if h.log.Enabled(r.Context(), slog.LevelDebug) {
@@ -248,11 +205,11 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes, entry.Grow); bad != nil {
 		return bad
 	}
-	why := explainer{b: s.body, strict: h.opts.StrictJSON, maxBytes: h.maxTensorBytes()}
 	spec.Keys = keys(r.Header)
 	handle, err := h.svc.Acquire(spec)
 	if err != nil {
 		// TensorFlow Serving reads the document before it looks for the model.
+		why := s.explainer()
 		if _, _, bad := why.prologue(); bad != nil {
 			return bad
 		}
@@ -261,20 +218,13 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	defer handle.Release()
 	v := handle.Version()
 	o.Version = v.Number
-	if !s.dec.decode(s.body, v) {
-		bad := why.explain(v)
-		if why.found != nil {
-			o.Signature = why.found.Key
-		}
+	sig, bad := s.read(v)
+	if sig != nil {
+		o.Signature = sig.Key
+	}
+	if bad != nil {
 		return bad
 	}
-	sig := s.dec.sig
-	o.Signature = sig.Key
-	wanted := s.req.Outputs[:0]
-	for i := range sig.Outputs {
-		wanted = append(wanted, i)
-	}
-	s.req = inference.Request{Signature: sig, Inputs: s.dec.inputs, Outputs: wanted}
 	entry.Fill(&s.req)
 	defer s.req.Ticket.Leave()
 	ctx := r.Context()
@@ -288,7 +238,7 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 		return inference.AsError(err)
 	}
 	defer resp.Release()
-	return s.enc.response(s.dec.row, sig.Outputs, wanted, resp.Outputs)
+	return s.write(resp)
 }
 
 // requestTimeout is what the client says it waits, 0 when it does not say.

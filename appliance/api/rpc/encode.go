@@ -12,35 +12,57 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
-// encodeReply writes outputs, which are those that indexes name, and copies all of them: the caller may release them afterwards.
-func encodeReply(pool mem.BufferPool, v *inference.Version, sig *inference.Signature, indexes []int, outputs []*tensor.Tensor, asContent bool) *reply {
-	sizes := make([]tensorSize, len(outputs))
-	spec := specSize(v, sig)
-	total := sizeBytes(spec)
-	for i, t := range outputs {
-		sizes[i] = sizeTensor(t, asContent)
-		total += sizeBytes(entrySize(sig.Outputs[indexes[i]].Alias, sizes[i].total))
+// answer is a PredictResponse that is to be written, with its sizes.
+type answer struct {
+	v         *inference.Version
+	sig       *inference.Signature
+	indexes   []int // which of sig.Outputs the outputs are
+	outputs   []*tensor.Tensor
+	asContent bool
+	sizes     []tensorSize
+	spec      int // the size of model_spec
+	total     int
+}
+
+func (a *answer) measure() {
+	a.sizes = make([]tensorSize, len(a.outputs))
+	a.spec = specSize(a.v, a.sig)
+	a.total = sizeBytes(a.spec)
+	for i, t := range a.outputs {
+		a.sizes[i] = sizeTensor(t, a.asContent)
+		a.total += sizeBytes(entrySize(a.sig.Outputs[a.indexes[i]].Alias, a.sizes[i].total))
 	}
-	data := pool.Get(total)
-	b := (*data)[:0]
-	for i, t := range outputs {
-		alias := sig.Outputs[indexes[i]].Alias
+}
+
+// append writes total bytes.
+func (a *answer) append(b []byte) []byte {
+	begin := len(b)
+	for i, t := range a.outputs {
+		alias := a.sig.Outputs[a.indexes[i]].Alias
 		b = append(b, tag(1, protowire.BytesType)) // outputs
-		b = binary.AppendUvarint(b, uint64(entrySize(alias, sizes[i].total)))
+		b = binary.AppendUvarint(b, uint64(entrySize(alias, a.sizes[i].total)))
 		b = append(b, tag(1, protowire.BytesType))
 		b = binary.AppendUvarint(b, uint64(len(alias)))
 		b = append(b, alias...)
 		b = append(b, tag(2, protowire.BytesType))
-		b = binary.AppendUvarint(b, uint64(sizes[i].total))
-		b = appendTensor(b, t, sizes[i], asContent)
+		b = binary.AppendUvarint(b, uint64(a.sizes[i].total))
+		b = appendTensor(b, t, a.sizes[i], a.asContent)
 	}
 	b = append(b, tag(2, protowire.BytesType)) // model_spec
-	b = binary.AppendUvarint(b, uint64(spec))
-	b = appendSpec(b, v, sig)
-	if len(b) != total {
+	b = binary.AppendUvarint(b, uint64(a.spec))
+	b = appendSpec(b, a.v, a.sig)
+	if len(b)-begin != a.total {
 		panic("rpc: response is not as long as was computed")
 	}
-	*data = b
+	return b
+}
+
+// encodeReply writes outputs, which are those that indexes name, and copies all of them: the caller may release them afterwards.
+func encodeReply(pool mem.BufferPool, v *inference.Version, sig *inference.Signature, indexes []int, outputs []*tensor.Tensor, asContent bool) *reply {
+	a := answer{v: v, sig: sig, indexes: indexes, outputs: outputs, asContent: asContent}
+	a.measure()
+	data := pool.Get(a.total)
+	*data = a.append((*data)[:0])
 	return &reply{buffer: mem.NewBuffer(data, pool)}
 }
 

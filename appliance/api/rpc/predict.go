@@ -56,24 +56,13 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 	defer h.Release()
 	v := h.Version()
 	o.Version = v.Number
-	key := inference.DefaultSignature
-	if len(req.spec.signature) > 0 {
-		key = string(req.spec.signature)
+	call, sig, err := req.resolve(v.Signatures, s.opts.MaxRequestBytes)
+	if sig != nil {
+		o.Signature = sig.Key
 	}
-	sig := v.Signatures[key]
-	if sig == nil {
-		return nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "Serving signature key \"%s\" not found.", key)
-	}
-	o.Signature = sig.Key
-	inputs, err := req.tensors(sig, s.opts.MaxRequestBytes)
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := req.outputs(sig)
-	if err != nil {
-		return nil, err
-	}
-	call := &inference.Request{Signature: sig, Inputs: inputs, Outputs: outputs}
 	entry.Fill(call)
 	defer call.Ticket.Leave()
 	resp, err := s.svc.Predict(ctx, h, call)
@@ -81,7 +70,25 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 		return nil, err
 	}
 	defer resp.Release()
-	return encodeReply(s.pool, v, sig, outputs, resp.Outputs, s.opts.SerializeAsTensorContent), nil
+	return encodeReply(s.pool, v, sig, call.Outputs, resp.Outputs, s.opts.SerializeAsTensorContent), nil
+}
+
+// resolve is the request for one of the signatures, which is nil when it has none of that name. The inputs may share the message's memory.
+func (r *request) resolve(signatures map[string]*inference.Signature, maxBytes int64) (*inference.Request, *inference.Signature, error) {
+	key := r.spec.key()
+	sig := signatures[key]
+	if sig == nil {
+		return nil, nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "Serving signature key \"%s\" not found.", key)
+	}
+	inputs, err := r.tensors(sig, maxBytes)
+	if err != nil {
+		return nil, sig, err
+	}
+	outputs, err := r.outputs(sig)
+	if err != nil {
+		return nil, sig, err
+	}
+	return &inference.Request{Signature: sig, Inputs: inputs, Outputs: outputs}, sig, nil
 }
 
 // modelSpec is what the catalog is asked for.

@@ -30,20 +30,8 @@ func decodePredict(b []byte, signatures map[string]*inference.Signature) (*infer
 	if err := req.parse(b); err != nil {
 		return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "%v", err)
 	}
-	key := req.spec.key()
-	sig := signatures[key]
-	if sig == nil {
-		return nil, inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "Serving signature key \"%s\" not found.", key)
-	}
-	inputs, err := req.tensors(sig, maxRecorded)
-	if err != nil {
-		return nil, err
-	}
-	outputs, err := req.outputs(sig)
-	if err != nil {
-		return nil, err
-	}
-	return &inference.Request{Signature: sig, Inputs: inputs, Outputs: outputs}, nil
+	call, _, err := req.resolve(signatures, maxRecorded)
+	return call, err
 }
 
 // key is that of the signature that the spec names.
