@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"appliance/api/rest":             {"appliance/admission", "appliance/api", "inference", "inference/tensor"},
 	"appliance/api/rpc":              {"appliance/admission", "appliance/api", "inference", "inference/tensor"},
 	"systemd":                        {},
+	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},
 }
 
