@@ -165,7 +165,7 @@ func fill(m *updater.Model, c config.Model) {
 	rollout(m, c)
 	// These are no reason to try a refused version again.
 	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false
-	c.Rollout, c.Transition = config.Rollout{}, ""
+	c.Rollout, c.Transition, c.Queue = config.Rollout{}, "", config.ModelQueue{}
 	m.Settings = c
 }
 
