@@ -213,6 +213,16 @@ const (
 	busyPixels = 8
 )
 
+// Check says what is wrong with files as far as their headers show it, and allocates nothing for them. Its errors are those of [Input.Tensor].
+func (in *Input) Check(files [][]byte, l Limits) error {
+	probe := errors.New("they will do")
+	l.Book = func(int64) error { return probe }
+	if _, err := in.Tensor(context.Background(), files, l); !errors.Is(err, probe) {
+		return err
+	}
+	return nil
+}
+
 // Tensor makes the input's tensor of files, which are not kept: each picture is a row, and so is each window of each file of sound. Of
 // several files of sound each must be one window, or rows could not be told apart. It blocks while it decodes, and stops between
 // two files when ctx ends. Errors wrap [ErrTooLarge], [ErrFile], ctx's or Book's error, and name the file by its place.
