@@ -4,6 +4,7 @@ package rest
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
@@ -11,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/media"
 	"github.com/inferd/inferd/inference/tensor"
 )
 
@@ -83,5 +86,68 @@ func TestFilesOverTheLimit(t *testing.T) {
 	e := explainer{b: pad(body), maxBytes: 100}
 	if err := e.explain(v); err.Reason != inference.ReasonTooLarge {
 		t.Error(err)
+	}
+}
+
+// TestMediaCodec: a file alone is the request, and the answer is :predict's.
+func TestMediaCodec(t *testing.T) {
+	file, err := base64.StdEncoding.DecodeString(dot(t, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	takes := func(sig *inference.Signature, batchable bool) *inference.Signature { sig.Batchable = batchable; return sig }
+	takesFiles, plain := picture("x", tensor.Uint8), in("x", tensor.Uint8)
+	for _, test := range []struct {
+		name string
+		v    *inference.Version
+		want string // of the answer, or of the error
+	}{
+		{"rows", one(takesFiles), `{"predictions":[[[[10,20,30],[10,20,30]],[[10,20,30],[10,20,30]]]]}`},
+		{"without rows", one(takesFiles), `{"outputs":[[[[10,20,30],[10,20,30]],[[10,20,30],[10,20,30]]]]}`},
+		{"another signature", version(map[string][]inference.TensorInfo{inference.DefaultSignature: {plain}, "pictures": {takesFiles}}), `{"predictions":[[[[10`},
+		{"no such input", one(plain), "model m version 7 has no signature whose only input takes files"},
+		{"not the only input", one(in("n", tensor.Int32), takesFiles), "has no signature whose only input takes files"},
+		{"two signatures", version(map[string][]inference.TensorInfo{"a": {takesFiles}, "b": {takesFiles}}), "could be for the signatures a, b of model m version 7"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, sig := range test.v.Signatures {
+				takes(sig, test.name != "without rows")
+			}
+			c := NewMediaCodec(CodecOptions{Compact: true})
+			call, bad := c.Decode(file, test.v)
+			if bad != nil {
+				if !strings.Contains(bad.Msg, test.want) {
+					t.Errorf("%v, want %s", bad, test.want)
+				}
+				return
+			}
+			defer call.Free()
+			req := call.Request()
+			if err := api.DecodeFiles(t.Context(), req, 0, nil); err != nil {
+				t.Fatal(err)
+			}
+			got, bad := call.Append([]byte("x"), inference.NewResponse(req.Inputs, nil))
+			if bad != nil || !strings.HasPrefix(string(got[1:]), test.want) {
+				t.Errorf("%s, %v\nwant %s", got, bad, test.want)
+			}
+		})
+	}
+}
+
+// TestMetadataOfMedia: clients are told what an input takes beside its tensor.
+func TestMetadataOfMedia(t *testing.T) {
+	a := serve(t, Options{}, version(map[string][]inference.TensorInfo{"s": {in("n", tensor.Int32), picture("x", tensor.Float)}, "plain": {in("n", tensor.Int32)}}), &servable{})
+	_, got := a.do(t, "GET", "/v1/models/m/metadata", "")
+	var doc struct {
+		Metadata struct {
+			Media map[string]map[string]media.Description
+		}
+	}
+	if err := json.Unmarshal([]byte(got), &doc); err != nil {
+		t.Fatalf("%v in %s", err, got)
+	}
+	x := doc.Metadata.Media["s"]["x"]
+	if len(doc.Metadata.Media) != 1 || len(doc.Metadata.Media["s"]) != 1 || x.Format != media.PNG || x.Height != 2 || x.Scale != 1 {
+		t.Errorf("%+v in %s", doc, got)
 	}
 }
