@@ -153,7 +153,7 @@ func (s *Stream) Send(ctx context.Context, r Request) error {
 	if c.name, c.values, err = r.values(); err != nil {
 		return err
 	}
-	c.req.Instances, c.req.Inputs = nil, nil
+	c.req.Instances, c.req.Inputs, c.req.Media = nil, nil, nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
