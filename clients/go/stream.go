@@ -295,6 +295,34 @@ func (s *Stream) Ack(r Result) {
 	s.wake()
 }
 
+// AckKept keeps what the session will be once r is acknowledged, and then acknowledges r: the order that loses nothing and passes nothing on twice. When keep
+// fails nothing is acknowledged.
+func (s *Stream) AckKept(r Result, keep func(Session) error) error {
+	kept := s.Session()
+	if r.Seq > kept.Acked {
+		s.mu.Lock()
+		done := make(map[string]bool)
+		for _, u := range s.unacked {
+			done[u.id] = u.seq <= r.Seq
+		}
+		s.mu.Unlock()
+		kept.Acked = r.Seq
+		kept.Waiting = slices.DeleteFunc(kept.Waiting, func(id string) bool { return done[id] })
+	}
+	if err := keep(kept); err != nil {
+		return err
+	}
+	s.Ack(r)
+	return nil
+}
+
+// Err is why the stream has ended, nil while it goes on.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 // Cancel asks for the request to be given up. Its result says whether it came in time.
 func (s *Stream) Cancel(id string) {
 	s.mu.Lock()

@@ -93,7 +93,7 @@ class AsyncStream:
         self._buffer, self._room, self._ping, self._attempts = max(1, buffer), max(1, waiting), ping, attempts
         self._least, self._most, self._max_answer = min_backoff, max_backoff, max_answer
         s = session or Session()
-        self._session, self._acked, self._received, self._next = s.id, s.acked, s.acked, s.next
+        self._session, self._acked, self._received, self._next, self._note = s.id, s.acked, s.acked, s.next, s.note
         self._durable = bool(s.id)  # the session is worth resuming
         self._open: set[int] = set(s.open)
         self._calls: dict[str, _Call] = {}  # not answered yet, in the order of send
@@ -180,7 +180,7 @@ class AsyncStream:
         head: dict[str, Any] = {"id": id, "model": model}
         for name, value in (("version", version), ("label", label), ("signature_name", signature), ("priority", priority), ("lane", lane), ("expires_ms", expires and max(1, int(expires * 1000))),
                             ("max_attempts", max_attempts), ("durable", durable), ("ordered", ordered), ("drop_oldest", drop_oldest)):
-            if value:
+            if value or name == "version" and value is not None:
                 head[name] = value
         if drop_oldest:
             droppable = [c for c in self._queue if c.droppable]
@@ -263,7 +263,7 @@ class AsyncStream:
     def session(self) -> Session:
         """What to save for another process to go on."""
         waiting = [id for _, id in self._unacked] + [c.id for c in self._calls.values() if c.accepted]
-        return Session(self._session if self._durable or self._unacked else "", self._acked, self._next, sorted(self._open), waiting)
+        return Session(self._session if self._durable or self._unacked else "", self._acked, self._next, sorted(self._open), waiting, self._note)
 
     def _answer(self, call: _Call, r: Result) -> None:
         del self._calls[call.id]

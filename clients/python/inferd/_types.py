@@ -129,6 +129,7 @@ class Session:
     next: int = 0  # the number that the next request without an id gets
     open: list[int] = dataclasses.field(default_factory=list)  # numbers below next that the appliance may not have: send them again, same id
     waiting: list[str] = dataclasses.field(default_factory=list)  # ids of accepted requests whose results were not acknowledged: they will come
+    note: str = ""  # its user's own
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Session":
@@ -141,13 +142,13 @@ class Session:
             return Session()
         try:
             got = json.loads(text)
-            return Session(str(got["session"]), int(got["acked"]), int(got["next"]), [int(n) for n in got.get("open", [])], [str(i) for i in got.get("waiting", [])])
+            return Session(str(got["session"]), int(got["acked"]), int(got["next"]), [int(n) for n in got.get("open", [])], [str(i) for i in got.get("waiting", [])], str(got.get("note", "")))
         except (ValueError, KeyError, TypeError) as e:
             raise InferdError(f"{path} is no session of a stream: {e}; remove it to begin a new one") from e
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the session so that a crash leaves either the old or the new one."""
-        text = json.dumps({"session": self.id, "acked": self.acked, "next": self.next, "open": self.open, "waiting": self.waiting})
+        text = json.dumps({"session": self.id, "acked": self.acked, "next": self.next, "open": self.open, "waiting": self.waiting, "note": self.note})
         target = pathlib.Path(path)
         fd, temporary = tempfile.mkstemp(prefix=target.name + ".", dir=target.parent)
         try:
