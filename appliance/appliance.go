@@ -31,6 +31,7 @@ import (
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/appliance/health"
+	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tfrt"
@@ -86,6 +87,9 @@ type Appliance struct {
 	operators    atomic.Int32                            // calls of Reload that wait for the turn or have it
 	listing      atomic.Pointer[context.CancelCauseFunc] // ends the wait of a HandleReloadConfigRequest, nil when there is none
 	reconfigured news                                    // current is another
+
+	jobs      *jobs.Service // set by Run before the doors open
+	queueless string        // why there is no queue, likewise
 
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
@@ -152,7 +156,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		return nil, err
 	}
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a})
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &queueStates{a})
 	return a, nil
 }
 
@@ -165,7 +169,7 @@ func fill(m *updater.Model, c config.Model) {
 	rollout(m, c)
 	// These are no reason to try a refused version again.
 	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false
-	c.Rollout, c.Transition = config.Rollout{}, ""
+	c.Rollout, c.Transition, c.Queue = config.Rollout{}, "", config.ModelQueue{}
 	m.Settings = c
 }
 
@@ -208,6 +212,10 @@ func (a *Appliance) Run(ctx context.Context) error {
 			a.log.Warn("state file was not closed cleanly", "err", err)
 		}
 	}()
+	if err := a.openQueue(); err != nil {
+		return err
+	}
+	defer a.closeQueue()
 	socketless, err := a.doors.open(a.cfg, a.opts.BesideOthers)
 	if err != nil {
 		return err
@@ -231,6 +239,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
 		{"configuration", func(ctx context.Context, ready func()) error { ready(); return a.watchConfig(ctx) }},
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
+		{"queue", a.runQueue},
 		{"doors", a.serve},
 	})
 	a.log.Info("stopped", "err", err)
@@ -400,7 +409,7 @@ func (a *Appliance) front() http.Handler {
 	mux := http.NewServeMux()
 	v1 := rest.New(a.service, rest.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON, CORS: a.cfg.REST.CORS, Log: a.log,
-		History: a.history,
+		History: a.history, Jobs: a.jobs,
 	})
 	for _, path := range a.cfg.Monitoring.Paths {
 		mux.Handle("GET "+path, a.metrics.handler())

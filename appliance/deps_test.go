@@ -33,8 +33,9 @@ var mayImport = map[string][]string{
 	"appliance/admission":            {"inference"},
 	"appliance/loadgen":              {"inference", "inference/tensor"},
 	"appliance/api":                  {"appliance/admission", "inference", "inference/tensor"},
-	"appliance/api/rest":             {"appliance/admission", "appliance/api", "inference", "inference/tensor"},
-	"appliance/api/rpc":              {"appliance/admission", "appliance/api", "inference", "inference/tensor"},
+	"appliance/jobs":                 {"appliance/api", "inference", "storage"},
+	"appliance/api/rest":             {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
+	"appliance/api/rpc":              {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
 	"systemd":                        {},
 	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},

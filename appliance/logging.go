@@ -44,6 +44,8 @@ var logKeys = []string{
 	"id",                      // of an error that a client was told
 	"grpc", "http", "control", // the addresses of the doors
 	"source", "text", // of a line that TensorFlow wrote
+	"seq",    // of a job
+	"writes", // that shared a commit
 	"stack",
 }
 

@@ -25,6 +25,7 @@ var (
 // metrics are the instruments of one appliance, in a registry of its own.
 type metrics struct {
 	registry *prometheus.Registry
+	queue    *queueMetrics
 
 	requests *prometheus.CounterVec   // protocol model version signature code
 	latency  *prometheus.HistogramVec // protocol model version signature; every answer
@@ -54,6 +55,7 @@ func newMetrics(version string) *metrics {
 		m.registry.MustRegister(h)
 		return h
 	}
+	m.queue = newQueueMetrics(m.registry)
 	m.requests = counter("inferd_requests_total", "Requests answered, by gRPC code.", "protocol", "model", "version", "signature", "code")
 	m.latency = histogram("inferd_request_duration_seconds", "From the request's arrival to its answer.", secondsBuckets, "protocol", "model", "version", "signature")
 	m.refused = counter("inferd_errors_total", "Requests answered with an error, by reason.", "model", "reason")

@@ -69,7 +69,8 @@ func (k *keeper) measure() (used int64) {
 	k.zygote.Set(max(zygote, k.fork), zygote)
 	used += zygote
 	if st, err := os.Stat(filepath.Join(k.config().StateDir, stateFile)); err == nil {
-		k.storage.Set(st.Size(), st.Size()) // its pages are the kernel's to take back, so they are no part of what is used
+		files := st.Size() + queueBytes(k.config())
+		k.storage.Set(files, files) // their pages are the kernel's to take back, so they are no part of what is used
 	}
 	k.mu.Lock()
 	accounts := make([]*account, 0, len(k.accounts))

@@ -73,7 +73,9 @@ const (
 	ReasonMemory    = "memory"     // no memory for it
 	ReasonRate      = "rate"       // this client sends more than it may
 	ReasonLoading   = "loading"    // the version is being loaded
-	ReasonDisk      = "disk"       // no space left for what must be kept
+	ReasonDisk      = "disk"       // no space left for what must be kept, or its disk fails
+	ReasonJob       = "job"        // unknown job or session
+	ReasonState     = "state"      // the job is in a state that does not allow it
 )
 
 // Error is what a client may see. Msg is the exact text on the wire; Err is the cause, which stays in the log.

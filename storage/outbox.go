@@ -3,9 +3,7 @@ package storage
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -72,22 +70,23 @@ func (x *tx) send(it *Item) error {
 	return x.putSession(&s)
 }
 
-// NewSession begins one. Its id cannot be guessed.
-func (q *Queue) NewSession(ctx context.Context, at time.Time) (string, error) {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails
-	s := Session{ID: hex.EncodeToString(b[:]), Created: at, Seen: at}
-	err := q.update(ctx, 0, func(x *tx) error {
-		n := x.Bucket(bucketSessions).Sequence()
+// NewSession begins the session with the id, which the caller has made so that it cannot be guessed; one that is there already is left as it
+// is.
+func (q *Queue) NewSession(ctx context.Context, id string, at time.Time) error {
+	if len(id) < 16 || len(id) > MaxText {
+		return fmt.Errorf("%w: a session's id of %d bytes", ErrTooLarge, len(id))
+	}
+	return q.update(ctx, 0, func(x *tx) error {
+		sessions := x.Bucket(bucketSessions)
+		if sessions.Get([]byte(id)) != nil {
+			return nil
+		}
+		n := sessions.Sequence() // it counts them
 		if n >= maxSessions {
 			return fmt.Errorf("%w: %d sessions are kept", ErrFull, n)
 		}
-		if err := try(x.Bucket(bucketSessions).SetSequence(n + 1)); err != nil { // the sequence counts them
-			return err
-		}
-		return x.putSession(&s)
+		return try(sessions.SetSequence(n+1), x.putSession(&Session{ID: id, Created: at, Seen: at}))
 	}, nil)
-	return s.ID, err
 }
 
 // Session is the session with the id, or ErrNoSession.

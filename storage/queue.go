@@ -328,6 +328,20 @@ func (q *Queue) update(ctx context.Context, bytes int64, f func(tx *tx) error, a
 	return <-o.done // a transaction that has begun ends
 }
 
+// alone has the writer do f between transactions.
+func (q *Queue) alone(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case q.tasks <- func() { f(); close(done) }:
+	case <-q.ended:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-done
+	return nil
+}
+
 // write owns every transaction that writes.
 func (q *Queue) write() {
 	defer close(q.ended)
@@ -529,12 +543,14 @@ func (q *Queue) heal() bool {
 	return true
 }
 
-// structure has bbolt look at every page.
+// structure has bbolt look at every page. Nothing may be written meanwhile: bbolt holds the pages against the free list of now.
 func (q *Queue) structure() error {
+	if q.bolt == nil {
+		return fmt.Errorf("queue %s: %w", q.path, ErrDegraded)
+	}
 	return guard(func() error { return q.bolt.View(check) })
 }
 
-// check has bbolt look at every page of the transaction.
 func check(t *bbolt.Tx) error {
 	var first error
 	for err := range t.Check() { // to its end: the goroutine behind it sends everything
@@ -568,7 +584,16 @@ func (q *Queue) view(f func(tx *tx) error) error {
 		return err
 	}
 	q.log.Error("queue file could not be read", "path", q.path, "err", err)
-	return errors.Join(err, q.update(context.Background(), 0, func(x *tx) error { return try(check(x.Tx)) }, nil))
+	look := q.alone(context.Background(), func() {
+		if damage := q.structure(); damage != nil {
+			if again := q.reopen(damage); again != nil {
+				q.suspect = again
+				q.degraded.Store(true)
+			}
+			q.settle()
+		}
+	})
+	return errors.Join(err, look)
 }
 
 var _ io.Closer = (*Queue)(nil)

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // openQueue opens a queue in a directory of the test's, and checks it at the end.
@@ -305,9 +307,11 @@ func TestSessions(t *testing.T) {
 	if _, _, err := q.Append(ctx, Item{Model: "m", Session: "foreign"}, nil); !errors.Is(err, ErrNoSession) {
 		t.Fatal(err)
 	}
-	s, err := q.NewSession(ctx, epoch)
-	if err != nil {
-		t.Fatal(err)
+	s := "0123456789abcdef0123456789abcdef"
+	for range 2 {
+		if err := q.NewSession(ctx, s, epoch); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var ids []string
 	for i := range 600 {
@@ -474,5 +478,62 @@ func TestGroupCommit(t *testing.T) {
 	wg.Wait()
 	if s := q.Stats(); s.Writes != 64*20 || s.Commits*4 > s.Writes {
 		t.Fatalf("%d writes took %d commits", s.Writes, s.Commits)
+	}
+}
+
+// TestCheckFinds: what nothing of the queue's would do, done to its file.
+func TestCheckFinds(t *testing.T) {
+	key := func(b *bbolt.Bucket) []byte { k, _ := b.Cursor().First(); return append([]byte{}, k...) }
+	for name, plant := range map[string]func(tx *bbolt.Tx) error{
+		"ready lost":   func(tx *bbolt.Tx) error { b := tx.Bucket(bucketReady); return b.Delete(key(b)) },
+		"ready stray":  func(tx *bbolt.Tx) error { return tx.Bucket(bucketReady).Put(readyKey(1, 1, 99), nil) },
+		"chunk lost":   func(tx *bbolt.Tx) error { b := tx.Bucket(bucketBodies); return b.Delete(key(b)) },
+		"chunk stray":  func(tx *bbolt.Tx) error { return tx.Bucket(bucketBodies).Put(bodyKey(99, 0, 0), []byte("x")) },
+		"chunk flips":  func(tx *bbolt.Tx) error { b := tx.Bucket(bucketBodies); return b.Put(key(b), []byte("y")) },
+		"record flips": func(tx *bbolt.Tx) error { b := tx.Bucket(bucketJobs); return b.Put(key(b), []byte("y")) },
+		"job lost":     func(tx *bbolt.Tx) error { b := tx.Bucket(bucketJobs); return b.Delete(key(b)) },
+		"end lost":     func(tx *bbolt.Tx) error { b := tx.Bucket(bucketEnds); return b.Delete(key(b)) },
+		"key lost":     func(tx *bbolt.Tx) error { b := tx.Bucket(bucketKeys); return b.Delete(key(b)) },
+		"lane lost":    func(tx *bbolt.Tx) error { b := tx.Bucket(bucketLanes); return b.Delete(key(b)) },
+		"expiry stray": func(tx *bbolt.Tx) error { return tx.Bucket(bucketExpiry).Put(timeKey(epoch, 2), nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "queue.db")
+			q, err := OpenQueue(path, QueueOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			it := job("m")
+			it.Key, it.Lane = "k", "l"
+			add(t, q, it, "x")
+			done := add(t, q, job("n"), "x")
+			lease(t, q, "n", 1)
+			finish(t, q, done.ID, "r")
+			clean(t, q)
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db, err := bbolt.Open(path, 0o600, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Update(plant); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			q, err = OpenQueue(path, QueueOptions{ReadOnly: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := q.Check(context.Background())
+			if err != nil || len(r.Faults) == 0 {
+				t.Fatalf("%+v %v", r, err)
+			}
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

@@ -28,7 +28,17 @@ func (r *Report) fault(format string, args ...any) {
 // Check reads everything: bbolt's pages, each record and its checksum, each payload and result, and whether the indexes and counts agree with
 // the jobs. It sees one moment of a queue that is in use.
 func (q *Queue) Check(ctx context.Context) (Report, error) {
+	var damage error
+	if q.opts.ReadOnly {
+		damage = q.structure()
+	} else if err := q.alone(ctx, func() { damage = q.structure() }); err != nil {
+		return Report{}, err
+	}
 	var r Report
+	if damage != nil {
+		r.fault("%v", damage)
+		return r, nil
+	}
 	err := q.view(func(x *tx) error {
 		r = Report{FileBytes: x.Size()}
 		c := checker{tx: x, r: &r, expect: make(map[string]map[string]bool)}
@@ -63,10 +73,6 @@ func (c *checker) want(bucket, key []byte) {
 }
 
 func (c *checker) run(ctx context.Context) error {
-	if err := check(c.Tx); err != nil {
-		c.r.fault("%v", err)
-		return nil
-	}
 	// The counts of this transaction, not those of the writer now.
 	var stored memory
 	c.tx.mem = &stored

@@ -112,15 +112,9 @@ func (q *Queue) Compact(ctx context.Context, progress func(done, total int64)) (
 	if q.opts.ReadOnly {
 		return 0, 0, fmt.Errorf("queue %s: %w", q.path, ErrReadOnly)
 	}
-	done := make(chan struct{})
-	select {
-	case q.tasks <- func() { before, after, err = q.compact(progress); close(done) }:
-	case <-q.ended:
-		return 0, 0, ErrClosed
-	case <-ctx.Done():
-		return 0, 0, ctx.Err()
+	if e := q.alone(ctx, func() { before, after, err = q.compact(progress) }); e != nil {
+		return 0, 0, e
 	}
-	<-done
 	return before, after, err
 }
 

@@ -59,6 +59,7 @@ type Gate struct {
 	named   []*client              // guarded by mu; as limits.Clients
 	clients map[netip.Addr]*client // guarded by mu
 	rest    *client                // guarded by mu; those beyond maxClients
+	queue   *client                // guarded by mu; what comes out of the durable queue
 	refused map[string]int64       // guarded by mu; by reason
 	swept   time.Time              // guarded by mu
 }
@@ -78,7 +79,8 @@ type client struct {
 
 // NewGate is a gate; share may be nil.
 func NewGate(l Limits, share Share) *Gate {
-	g := &Gate{share: share, clients: make(map[netip.Addr]*client), refused: make(map[string]int64)}
+	g := &Gate{share: share, clients: make(map[netip.Addr]*client), refused: make(map[string]int64),
+		queue: newClient("queue", ClientLimits{})}
 	g.Set(l)
 	return g
 }
@@ -179,7 +181,19 @@ func (g *Gate) Enter(from netip.Addr, bytes int64) (Pass, *inference.Error) {
 	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c := g.find(from, now)
+	return g.enter(g.find(from, now), bytes, now)
+}
+
+// EnterQueue lets a request in that comes out of the durable queue: its client was counted when it went in, so the bounds of all count alone.
+func (g *Gate) EnterQueue(bytes int64) (Pass, *inference.Error) {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.enter(g.queue, max(0, bytes), now)
+}
+
+// enter counts a request in. mu is held.
+func (g *Gate) enter(c *client, bytes int64, now time.Time) (Pass, *inference.Error) {
 	c.arrive(now)
 	l := &c.limits
 	var e *inference.Error
@@ -299,6 +313,7 @@ func (g *Gate) Report(n int) (clients []ClientReport, refused map[string]int64) 
 		add(c)
 	}
 	add(g.rest)
+	add(g.queue)
 	sortClients(clients)
 	return clients[:min(n, len(clients))], refused
 }

@@ -219,3 +219,30 @@ func BenchmarkGate(b *testing.B) {
 		}
 	})
 }
+
+// TestQueueIsNoClient: what comes out of the queue is held to the bounds of all, and to no client's.
+func TestQueueIsNoClient(t *testing.T) {
+	g := NewGate(Limits{MaxRequests: 2, Client: ClientLimits{Rate: 1, Burst: 1, Concurrency: 1}}, nil)
+	var in []Pass
+	for range 2 {
+		p, err := g.EnterQueue(10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = append(in, p)
+	}
+	if _, err := g.EnterQueue(10); err == nil || err.Reason != inference.ReasonQueueFull {
+		t.Errorf("a third of two: %v", err)
+	}
+	for i := range in {
+		in[i].Leave()
+	}
+	if n := g.Inside(); n != 0 {
+		t.Errorf("%d are inside", n)
+	}
+	if p, err := g.Enter(netip.Addr{}, 0); err != nil {
+		t.Errorf("a local client pays for the queue: %v", err)
+	} else {
+		p.Leave()
+	}
+}

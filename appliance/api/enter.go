@@ -18,6 +18,7 @@ type Caller struct {
 	Bytes    int64      // of the body, as declared or guessed
 	Class    inference.Class
 	Deadline time.Time // zero: the model's default
+	Queue    bool      // it comes out of the durable queue, where its client's limits were kept to when it came in
 }
 
 // Entry is a request that was let in. Its owner calls Leave when the answer is written.
@@ -31,16 +32,18 @@ type Entry struct {
 // place is given back. Errors are those of the gate and of [inference.Admitter], and UNAVAILABLE while the appliance is stopping; that there is
 // no such model is said later, once the request has been read.
 func (s *Service) Enter(spec inference.Spec, c Caller) (Entry, *inference.Error) {
-	select {
-	case <-s.drain:
-		return Entry{}, &inference.Error{Code: inference.Unavailable, Reason: inference.ReasonDraining, RetryAfter: time.Second,
-			Msg: "inferd is stopping; send the request again in a moment, or to another one"}
-	default:
+	if err := s.stopping(); err != nil {
+		return Entry{}, err
 	}
 	e := Entry{class: c.Class}
 	if s.gate != nil {
 		var err *inference.Error
-		if e.pass, err = s.gate.Enter(c.From, c.Bytes); err != nil {
+		if c.Queue {
+			e.pass, err = s.gate.EnterQueue(c.Bytes)
+		} else {
+			e.pass, err = s.gate.Enter(c.From, c.Bytes)
+		}
+		if err != nil {
 			return Entry{}, err
 		}
 	}
@@ -61,6 +64,17 @@ func (s *Service) Enter(spec inference.Spec, c Caller) (Entry, *inference.Error)
 		}
 	}
 	return e, nil
+}
+
+// stopping is the answer to what comes while the appliance stops, nil before.
+func (s *Service) stopping() *inference.Error {
+	select {
+	case <-s.drain:
+		return &inference.Error{Code: inference.Unavailable, Reason: inference.ReasonDraining, RetryAfter: time.Second,
+			Msg: "inferd is stopping; send the request again in a moment, or to another one"}
+	default:
+		return nil
+	}
 }
 
 // Fill gives the request what was promised: its class, its client and its place.

@@ -208,7 +208,16 @@ func TestHTTPStatusOfEveryCode(t *testing.T) {
 	if got := inference.Code(len(want)).String(); !strings.HasPrefix(got, "CODE_") {
 		t.Errorf("%s has no line here", got)
 	}
-	if got := HTTPStatus(&inference.Error{Code: inference.ResourceExhausted, Reason: inference.ReasonTooLarge}); got != 413 {
-		t.Errorf("too large: %d", got)
+	for _, c := range []struct {
+		code   inference.Code
+		reason string
+		want   int
+	}{
+		{inference.ResourceExhausted, inference.ReasonTooLarge, 413}, {inference.FailedPrecondition, inference.ReasonState, 409},
+		{inference.ResourceExhausted, inference.ReasonDisk, 507}, {inference.Unavailable, inference.ReasonDisk, 503},
+	} {
+		if got := HTTPStatus(&inference.Error{Code: c.code, Reason: c.reason}); got != c.want {
+			t.Errorf("%v because of %s: %d, want %d", c.code, c.reason, got, c.want)
+		}
 	}
 }

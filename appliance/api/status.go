@@ -3,10 +3,16 @@ package api
 
 import "github.com/inferd/inferd/inference"
 
-// HTTPStatus is TensorFlow Serving's ToHTTPStatusCode, with 413 for what is over a size limit.
+// HTTPStatus is TensorFlow Serving's ToHTTPStatusCode, with 413 for what is over a size limit, 409 for what the job's state does not allow, and 507
+// where there is no space left on the disk.
 func HTTPStatus(e *inference.Error) int {
-	if e.Reason == inference.ReasonTooLarge {
+	switch {
+	case e.Reason == inference.ReasonTooLarge:
 		return 413
+	case e.Reason == inference.ReasonState:
+		return 409
+	case e.Reason == inference.ReasonDisk && e.Code == inference.ResourceExhausted:
+		return 507
 	}
 	switch e.Code {
 	case inference.OK:

@@ -27,6 +27,7 @@ type Config struct {
 	Updater      Updater       `yaml:"updater" doc:"How changes in the model directories are noticed."`
 	Memory       Memory        `yaml:"memory" doc:"What inferd and its workers may take of the memory, and what is done when that is short."`
 	State        State         `yaml:"state" doc:"What is kept in state_dir."`
+	Queue        Queue         `yaml:"queue" doc:"Jobs: requests that are kept in state_dir/queue.db until they are answered, whatever ends meanwhile."`
 	Admission    Admission     `yaml:"admission" doc:"Who is let in before the body is read. Beside it every model lets in what can be answered in time; docs/admission.md has how."`
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
@@ -83,6 +84,7 @@ type ModelOptions struct {
 	MemoryLimit      Bytes         `yaml:"memory_limit" doc:"A worker of this model that uses more memory is ended and replaced. 0: runtime.worker_memory_limit."`
 	KeepAlive        time.Duration `yaml:"keep_alive" doc:"A live version without a request for so long is parked: its worker ends, and is started again by the next request. 0s: never for that alone."`
 	Pinned           bool          `yaml:"pinned" doc:"Never park the model's versions, whatever memory others need."`
+	Queue            ModelQueue    `yaml:"queue" doc:"Bounds of the model's jobs, beside those of all."`
 	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 

@@ -17,6 +17,7 @@ func Default() *Config {
 		Runtime:      Runtime{Isolation: IsolationAuto, Zygote: true, GPU: GPU{AllowGrowth: true}},
 		Updater:      Updater{Watch: true, PollInterval: 5 * time.Second, SettleTime: 2 * time.Second, EmptyGrace: time.Minute, KeepCopyLimit: 1 << 30},
 		Memory:       Memory{Evict: true},
+		Queue:        defaultQueue(),
 		Admission:    Admission{MaxRequests: 8192},
 		Limits:       Limits{MaxRequestBytes: 64 << 20},
 		GRPC:         GRPC{ReloadConfig: LocalCallers},

@@ -45,6 +45,14 @@ var reloadable = map[string]Effect{
 	"updater.config_poll":   Now,
 	"memory":                Now,
 	"state.disk_floor":      Now,
+	"queue.max_age":         Now,
+	"queue.retention":       Now,
+	"queue.dead_retention":  Now,
+	"queue.max_attempts":    Now,
+	"queue.max_deaths":      Now,
+	"queue.backoff":         Now,
+	"queue.max_backoff":     Now,
+	"queue.concurrency":     Now,
 	"log.level":             Now,
 	"drain_timeout":         Now,
 	"grpc.reload_config":    Now,
@@ -52,7 +60,7 @@ var reloadable = map[string]Effect{
 }
 
 // atOnce are the keys of a model, or of defaults, that say what is served and not how.
-var atOnce = []string{"base_path", "optional", "version_labels", "version_policy", "retain", "keep_last_good"}
+var atOnce = []string{"base_path", "optional", "version_labels", "version_policy", "retain", "keep_last_good", "queue"}
 
 // effectOf is when a change of the key counts.
 func effectOf(key string) Effect {
@@ -63,7 +71,8 @@ func effectOf(key string) Effect {
 			break
 		}
 	}
-	if effect == NextLoad && slices.Contains(atOnce, key[strings.LastIndexByte(key, '.')+1:]) {
+	last := func(k string) string { return k[strings.LastIndexByte(k, '.')+1:] }
+	if effect == NextLoad && (slices.Contains(atOnce, last(key)) || last(parent(key)) == "queue") {
 		return Now
 	}
 	return effect

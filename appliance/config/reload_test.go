@@ -129,7 +129,7 @@ func TestReloadableKeysExist(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]Effect{"listen.grpc": Restart, "defaults.version_policy": Now, "defaults.batching.enabled": NextLoad, "models[a.b[c].d].callers": NextLoad,
-		"models[x].base_path": Now, "state_dir": Restart, "limits.max_request_bytes": Restart} {
+		"models[x].base_path": Now, "defaults.queue.max_jobs": Now, "models[x].queue.max_age": Now, "queue.full": Restart, "queue.backoff": Now, "state_dir": Restart, "limits.max_request_bytes": Restart} {
 		if got := effectOf(key); got != want {
 			t.Errorf("%s: %s, want %s", key, got, want)
 		}

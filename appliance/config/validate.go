@@ -51,6 +51,7 @@ func (c *Config) Validate() error {
 	v.models(c.Models)
 	v.runtime(&c.Runtime)
 	v.memory(&c.Memory)
+	v.queue(&c.Queue, c.Limits.MaxRequestBytes)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
 	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
 	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
@@ -209,6 +210,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 		}
 	}
 	c.ownMemory(at, o)
+	c.modelQueue(at, &o.Queue)
 	c.rollout(at, o)
 	c.batching(at+".batching", &o.Batching)
 }

@@ -312,3 +312,6 @@ func (b *Batcher) drain(g *group, out []*call) []*call {
 	b.update(g)
 	return out
 }
+
+// Capacity is how many runs may be in flight, and how many rows one has at most when requests are joined.
+func (b *Batcher) Capacity() (runs int, rows int64) { return b.limits.slots, b.limits.join }

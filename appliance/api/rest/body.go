@@ -139,7 +139,9 @@ var jsonType = []string{"application/json"}
 // write sends a JSON body, compressed when it has at least gzipFrom bytes and the client accepts that.
 func write(w http.ResponseWriter, r *http.Request, status int, body []byte, gzipFrom int) {
 	h := w.Header()
-	h["Content-Type"] = jsonType
+	if h["Content-Type"] == nil {
+		h["Content-Type"] = jsonType
+	}
 	if gzipFrom > 0 && len(body) >= gzipFrom {
 		h["Vary"] = append(h["Vary"], "Accept-Encoding")
 		if acceptsGzip(r) {

@@ -3,6 +3,7 @@ package rest
 
 import (
 	"math"
+	"net/http"
 	"sync"
 
 	"github.com/inferd/inferd/appliance/api"
@@ -60,6 +61,7 @@ type scratch struct {
 	req  inference.Request
 
 	unread bool // the request was refused before its body was read
+	status int  // of a good answer
 }
 
 // maxKept bounds the memory that a scratch may keep between requests.
@@ -76,7 +78,7 @@ func (p *scratches) take() *scratch {
 		s.dec.strict, s.enc.strict, s.enc.compact = p.strict, p.strict, p.compact
 		s.dec.maxBytes = p.maxBytes
 	}
-	s.enc.out, s.unread = s.enc.out[:0], false
+	s.enc.out, s.unread, s.status = s.enc.out[:0], false, http.StatusOK
 	return s
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,12 +62,15 @@ func (h *handler) caller(r *http.Request, start time.Time, timeout time.Duration
 	return c, nil
 }
 
+// comeAgain are the statuses that say when.
+var comeAgain = []int{http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusConflict, http.StatusInsufficientStorage}
+
 // explain puts the reason of an error, and when to come again, into the headers.
 func explain(header http.Header, err *inference.Error, status int) {
 	if err.Reason != "" {
 		header[ReasonHeader] = []string{err.Reason}
 	}
-	if after := err.RetryAfter; after > 0 && (status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable) {
+	if after := err.RetryAfter; after > 0 && slices.Contains(comeAgain, status) {
 		header["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(after.Seconds())))}
 		header[RetryAfterHeader] = []string{strconv.FormatInt(max(1, after.Milliseconds()), 10)}
 	}

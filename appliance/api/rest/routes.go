@@ -25,15 +25,19 @@ const (
 type route struct {
 	act  string
 	spec inference.Spec
+	job  string // the id of one; then there is no spec
 }
 
-// parse reads a path: /v1/models[/NAME][/versions/N|/labels/L] and then :predict, :classify or :regress for POST, nothing, /metadata
-// or (of a model as a whole) /history for GET. Words of the API may be in any case.
+// parse reads a path: /v1/models[/NAME][/versions/N|/labels/L] and then :predict, :classify, :regress or :submit for POST, nothing,
+// /metadata or (of a model as a whole) /history for GET. Paths of jobs are [parseJob]'s. Words of the API may be in any case.
 func parse(r *http.Request) (route, *inference.Error) {
 	// RawPath is set only where unescaping Path loses something, an escaped slash or colon among them.
 	path, escaped := r.URL.Path, false
 	if r.URL.RawPath != "" {
 		path, escaped = r.URL.RawPath, true
+	}
+	if rest, ok := cutWord(path, jobsPath); ok {
+		return parseJob(r, rest)
 	}
 	rest, ok := cutWord(path, "/v1/models")
 	if !ok || r.Method != http.MethodPost && r.Method != http.MethodGet {
@@ -48,7 +52,7 @@ func parse(r *http.Request) (route, *inference.Error) {
 		if colon < 0 {
 			return route{}, malformed(r)
 		}
-		for _, act := range []string{actPredict, actClassify, actRegress} {
+		for _, act := range []string{actPredict, actClassify, actRegress, actSubmit} {
 			if strings.EqualFold(rest[colon+1:], act) {
 				to.act = act
 			}

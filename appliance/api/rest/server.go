@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 	MinGzipBytes int
 	// History has the newest limit events of a model, newest first; none when nothing is remembered of it. Nil: there is no such path.
 	History func(model string, limit int) ([]Event, error)
+	// Jobs takes and answers for what is queued. Nil: there are no such paths.
+	Jobs *jobs.Service
 	// Log gets one line per request at level Debug. nil means discard.
 	Log *slog.Logger
 }
@@ -96,7 +99,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.Method, o.Model = to.act, to.spec.Model
 		err = h.answer(s, w, r, to, start, &o)
 	}
-	status := http.StatusOK
+	status := s.status
 	if err != nil {
 		o.Code, o.Reason = err.Code, err.Reason
 		status = api.HTTPStatus(err)
@@ -141,12 +144,17 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 		h.log.Error("a request broke the code that served it", "model", to.spec.Model, "err", p, "stack", string(debug.Stack()))
 		failure = inference.Errorf(inference.Internal, inference.ReasonRuntime, "internal error; the log of inferd has the cause")
 	}()
+	if to.job != "" {
+		return h.jobs(s, w, r, to, o)
+	}
 	if to.spec.Model == "" && to.act != actList {
 		return invalid("Missing model name in request.")
 	}
 	switch to.act {
 	case actPredict:
 		return h.predict(s, w, r, to.spec, start, o)
+	case actSubmit:
+		return h.submit(s, w, r, to.spec, start)
 	case actList:
 		s.enc.out = appendModels(s.enc.out, h.models())
 	case actStatus:
