@@ -120,7 +120,7 @@ func jobSettings(c *config.Config) jobs.Settings {
 	}
 }
 
-// jobsAtOnce is how many jobs of the model may be in flight: as many as fill a batch for every caller of its worker.
+// jobsAtOnce is how many jobs of the model may be in flight: as many as fill two batches for every caller of its worker.
 func (a *Appliance) jobsAtOnce(model string) int {
 	if n := a.current.Load().Queue.Concurrency; n > 0 {
 		return n
@@ -135,7 +135,7 @@ func (a *Appliance) jobsAtOnce(model string) int {
 		return 1
 	}
 	slots, rows := s.Capacity()
-	return int(min(mostInFlight, max(int64(slots)*rows, int64(slots)+1))) // one more than run, so that none waits for the disk
+	return int(min(mostInFlight, 2*int64(slots)*rows)) // twice what runs, so that none waits for the disk
 }
 
 // durable is the answer to what would take disk space, nil while there is enough.

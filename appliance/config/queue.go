@@ -20,7 +20,7 @@ type Queue struct {
 	MaxDeaths     int           `yaml:"max_deaths" doc:"Deaths of its worker that make a job a dead letter."`
 	Backoff       time.Duration `yaml:"backoff" doc:"How long a job waits after its first failed run. It doubles with each further one, and a part of it is left to chance."`
 	MaxBackoff    time.Duration `yaml:"max_backoff" doc:"The longest that a job waits after a failed run."`
-	Concurrency   int           `yaml:"concurrency" doc:"Jobs of one model that run at once. 0: as many as fill a batch for every caller of its worker, at most 256."`
+	Concurrency   int           `yaml:"concurrency" doc:"Jobs of one model that run at once. 0: as many as fill two batches for every caller of its worker, at most 256."`
 }
 
 // QueueFull says what a full queue does.

@@ -4,6 +4,7 @@ package jobs
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -97,6 +98,7 @@ func (d *dispatcher) loop(ctx context.Context) {
 			d.note(l)
 		case e := <-d.ended:
 			d.finish(e)
+			d.others()
 		case <-changed:
 		case <-pause.C:
 		case <-tick.C:
@@ -111,6 +113,20 @@ func (d *dispatcher) loop(ctx context.Context) {
 	}
 }
 
+// others takes note of the runs that have ended with the last one: they shared its run, or its commit, and come one after the other. What is
+// leased for them then leaves together too, for one run.
+func (d *dispatcher) others() {
+	for yields := 0; yields < 8; {
+		select {
+		case e := <-d.ended:
+			d.finish(e)
+		default:
+			yields++
+			runtime.Gosched()
+		}
+	}
+}
+
 // feed begins a lease for every model that has jobs, room for them and an answer for them. It returns when it is worth asking again.
 func (d *dispatcher) feed(now time.Time) (wait time.Duration) {
 	wait = time.Hour
@@ -120,7 +136,12 @@ func (d *dispatcher) feed(now time.Time) (wait time.Duration) {
 			m = new(model)
 			d.models[depth.Model] = m
 		}
-		want := min(depth.Queued-depth.Delayed, d.s.opts.Concurrency(depth.Model)-m.running, maxLease)
+		most, ready := d.s.opts.Concurrency(depth.Model), depth.Queued-depth.Delayed
+		free := most - m.running
+		want := min(ready, free, maxLease)
+		if free < ready && free < most/4 && m.running > 0 {
+			continue // a few more end in a moment, and what is leased together may run together
+		}
 		if want <= 0 || m.leasing || m.dry || !d.s.api.Available(depth.Model) {
 			continue
 		}
