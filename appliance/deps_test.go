@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"appliance/jobs":                 {"appliance/api", "inference", "storage"},
 	"appliance/api/rest":             {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/rpc":              {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
+	"appliance/api/ws":               {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor", "storage"},
 	"systemd":                        {},
 	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},

@@ -76,6 +76,7 @@ const (
 	ReasonDisk      = "disk"       // no space left for what must be kept, or its disk fails
 	ReasonJob       = "job"        // unknown job or session
 	ReasonState     = "state"      // the job is in a state that does not allow it
+	ReasonDropped   = "dropped"    // a newer input of a live source took its place
 )
 
 // Error is what a client may see. Msg is the exact text on the wire; Err is the cause, which stays in the log.

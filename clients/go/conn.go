@@ -159,11 +159,15 @@ func read(conn *websocket.Conn, limit time.Duration) (*message, error) {
 }
 
 // write writes one frame.
-func write(conn *websocket.Conn, frame []byte) error {
+func write(conn *websocket.Conn, frame []byte, binary bool) error {
 	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	return conn.WriteMessage(websocket.TextMessage, frame)
+	kind := websocket.TextMessage
+	if binary {
+		kind = websocket.BinaryMessage
+	}
+	return conn.WriteMessage(kind, frame)
 }
 
 func writeJSON(conn *websocket.Conn, v any) error {
@@ -171,7 +175,7 @@ func writeJSON(conn *websocket.Conn, v any) error {
 	if err != nil {
 		return err
 	}
-	return write(conn, text)
+	return write(conn, text, false)
 }
 
 // connection makes one and serves it until it ends.
@@ -313,12 +317,12 @@ func (s *Stream) writeLoop(ctx context.Context, conn *websocket.Conn, broken <-c
 	acked := uint64(0)
 	for {
 		s.mu.Lock()
-		frame, closing := s.nextFrame(&acked)
+		frame, binary, closing := s.nextFrame(&acked)
 		changed := s.changed
 		s.mu.Unlock()
 		switch {
 		case frame != nil:
-			if err := write(conn, frame); err != nil {
+			if err := write(conn, frame, binary); err != nil {
 				return fail(err)
 			}
 			continue
@@ -350,19 +354,19 @@ func (s *Stream) writeLoop(ctx context.Context, conn *websocket.Conn, broken <-c
 }
 
 // nextFrame is what is to be written now: acknowledgements and cancellations first, then requests as far as there is credit. mu is held.
-func (s *Stream) nextFrame(acked *uint64) (frame []byte, closing bool) {
+func (s *Stream) nextFrame(acked *uint64) (frame []byte, binary, closing bool) {
 	if s.acked > *acked {
 		*acked = s.acked
-		return fmt.Appendf(nil, `{"ack":%d}`, s.acked), false
+		return fmt.Appendf(nil, `{"ack":%d}`, s.acked), false, false
 	}
 	if s.closed {
-		return nil, true
+		return nil, false, true
 	}
 	for len(s.cancels) > 0 {
 		id := s.cancels[0]
 		s.cancels = s.cancels[1:]
 		if text, err := json.Marshal(id); err == nil && s.calls[id] != nil {
-			return fmt.Appendf(nil, `{"cancel":%s}`, text), false
+			return fmt.Appendf(nil, `{"cancel":%s}`, text), false, false
 		}
 	}
 	for len(s.queue) > 0 && s.credits > 0 {
@@ -372,7 +376,7 @@ func (s *Stream) nextFrame(acked *uint64) (frame []byte, closing bool) {
 			s.answer(c, Result{Err: &Error{Code: "DEADLINE_EXCEEDED", Reason: "deadline", Message: "the deadline passed before the request could be sent"}})
 			continue
 		}
-		frame := c.req.frame(left, c.name, c.values)
+		frame, binary := c.req.frame(left, c.name, c.values)
 		if s.maxFrame > 0 && int64(len(frame)) > s.maxFrame {
 			s.answer(c, Result{Err: tooLarge(len(frame), s.maxFrame)})
 			continue
@@ -385,9 +389,9 @@ func (s *Stream) nextFrame(acked *uint64) (frame []byte, closing bool) {
 		}
 		c.out = true
 		s.wake()
-		return frame, false
+		return frame, binary, false
 	}
-	return nil, false
+	return nil, false, false
 }
 
 // readLoop reads until the connection ends.

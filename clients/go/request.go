@@ -12,7 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Request is one input of a stream. Instances or Inputs are predict's: anything that encoding/json writes, or a json.RawMessage as it is.
+// Request is one input of a stream: Instances, Inputs or Media. The first two are predict's: anything that encoding/json writes, or a
+// json.RawMessage as it is. Media is a file or samples as they are, for a model whose configuration says how its input arrives (models[].media).
 type Request struct {
 	ID        string // 1 to 128 bytes, unique in its session; empty: the stream counts
 	Model     string
@@ -21,9 +22,14 @@ type Request struct {
 	Signature string // empty: serving_default
 	Instances any
 	Inputs    any
+	Media     []byte
 	Deadline  time.Duration // from Send on: later the answer is worth nothing; 0: as configured
 	Priority  string        // interactive, normal or batch
-	Lane      string        // durable requests of one lane run one after another
+
+	// Of durable requests:
+	Lane        string        // those of one lane run one after another
+	Expires     time.Duration // when it is not worth running any more; 0: as configured
+	MaxAttempts int           // 0: as configured
 
 	Durable    bool // to disk before it is run; sent again until it is there, its result comes whatever happens
 	Ordered    bool // answered after every ordered request before it
@@ -62,6 +68,8 @@ type head struct {
 	Deadline   int64  `json:"deadline_ms,omitempty"`
 	Priority   string `json:"priority,omitempty"`
 	Lane       string `json:"lane,omitempty"`
+	Expires    int64  `json:"expires_ms,omitempty"`
+	Attempts   int    `json:"max_attempts,omitempty"`
 	Durable    bool   `json:"durable,omitempty"`
 	Ordered    bool   `json:"ordered,omitempty"`
 	DropOldest bool   `json:"drop_oldest,omitempty"`
@@ -74,20 +82,36 @@ func (r *Request) check() error {
 		return errors.New("inferd: a request needs a model")
 	case r.Version != 0 && r.Label != "":
 		return errors.New("inferd: Version and Label both choose a version; give one of them")
-	case (r.Instances == nil) == (r.Inputs == nil):
-		return errors.New("inferd: a request has either Instances or Inputs")
+	case count(r.Instances != nil, r.Inputs != nil, r.Media != nil) != 1:
+		return errors.New("inferd: a request has one of Instances, Inputs and Media")
 	case len(r.ID) > maxID || !utf8.ValidString(r.ID):
 		return fmt.Errorf("inferd: the id %.40q is not UTF-8 of 1 to %d bytes", r.ID, maxID)
 	case r.Durable && r.DropOldest:
 		return errors.New("inferd: a durable request is not dropped; choose Durable or DropOldest")
-	case r.Deadline < 0:
-		return fmt.Errorf("inferd: Deadline %v is below zero", r.Deadline)
+	case r.Ordered && r.DropOldest:
+		return errors.New("inferd: requests that may be dropped are answered in any order; choose Ordered or DropOldest")
+	case r.Deadline < 0 || r.Expires < 0 || r.MaxAttempts < 0:
+		return errors.New("inferd: Deadline, Expires and MaxAttempts are not below zero")
+	case !r.Durable && (r.Lane != "" || r.Expires > 0 || r.MaxAttempts > 0):
+		return errors.New("inferd: Lane, Expires and MaxAttempts are for durable requests")
 	}
 	return nil
 }
 
-// values writes the request's values as JSON, with the name of the form they have.
+func count(is ...bool) (n int) {
+	for _, b := range is {
+		if b {
+			n++
+		}
+	}
+	return n
+}
+
+// values writes the request's values as JSON, with the name of the form they have. Media has no name.
 func (r *Request) values() (name string, text []byte, err error) {
+	if r.Media != nil {
+		return "", slices.Clone(r.Media), nil
+	}
 	name, v := "instances", r.Instances
 	if v == nil {
 		name, v = "inputs", r.Inputs
@@ -98,19 +122,32 @@ func (r *Request) values() (name string, text []byte, err error) {
 	return name, text, nil
 }
 
-// frame puts the request together; left is what its deadline still has.
-func (r *Request) frame(left time.Duration, name string, values []byte) []byte {
-	h := head{r.ID, r.Model, r.Version, r.Label, r.Signature, 0, r.Priority, r.Lane, r.Durable, r.Ordered, r.DropOldest}
+// mediaKind begins a binary frame that carries a file or samples.
+const mediaKind = 3
+
+// frame puts the request together; left is what its deadline still has. A text frame holds the values, a binary one has them behind it: its kind, a
+// zero, the header's length and the header, padded to a multiple of eight.
+func (r *Request) frame(left time.Duration, name string, values []byte) (b []byte, binary bool) {
+	h := head{r.ID, r.Model, r.Version, r.Label, r.Signature, 0, r.Priority, r.Lane, r.Expires.Milliseconds(), r.MaxAttempts, r.Durable, r.Ordered, r.DropOldest}
 	if r.Deadline > 0 {
 		h.Deadline = max(1, left.Milliseconds())
 	}
-	b, err := json.Marshal(h)
+	text, err := json.Marshal(h)
 	if err != nil {
 		panic(err) // strings, numbers and booleans
 	}
-	b = append(slices.Grow(b, len(values)+16)[:len(b)-1], `,"`...)
-	b = append(append(b, name...), `":`...)
-	return append(append(b, values...), '}')
+	b = make([]byte, 0, len(text)+len(values)+32)
+	if name != "" {
+		b = append(append(b, text[:len(text)-1]...), `,"`...)
+		b = append(append(b, name...), `":`...)
+		return append(append(b, values...), '}'), false
+	}
+	b = append(append(b, mediaKind, 0, 0, 0), text...)
+	for len(b)%8 != 0 {
+		b = append(b, ' ')
+	}
+	b[2], b[3] = byte(len(b)-4), byte((len(b)-4)>>8)
+	return append(b, values...), true
 }
 
 // message is any frame of the appliance's. What it does not know of one is passed over.

@@ -21,6 +21,7 @@ type Session struct {
 	Next    uint64   `json:"next"`              // the number that the next request without an id gets
 	Open    []uint64 `json:"open,omitempty"`    // numbers below Next that the appliance may not have: send them again, under the same id
 	Waiting []string `json:"waiting,omitempty"` // ids of accepted requests whose results were not acknowledged: they will come
+	Note    string   `json:"note,omitempty"`    // its user's own
 }
 
 // maxSession bounds the file that is read.
@@ -77,7 +78,7 @@ func (s Session) Save(path string) error {
 func (s *Stream) Session() Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := Session{ID: s.session, Acked: s.acked, Next: s.next, Open: slices.Sorted(maps.Keys(s.open))}
+	kept := Session{ID: s.session, Acked: s.acked, Next: s.next, Note: s.o.Session.Note, Open: slices.Sorted(maps.Keys(s.open))}
 	if !s.durable && len(s.unacked) == 0 {
 		kept.ID = "" // nothing there is worth coming back for
 	}

@@ -153,7 +153,7 @@ func (s *Stream) Send(ctx context.Context, r Request) error {
 	if c.name, c.values, err = r.values(); err != nil {
 		return err
 	}
-	c.req.Instances, c.req.Inputs = nil, nil
+	c.req.Instances, c.req.Inputs, c.req.Media = nil, nil, nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -293,6 +293,34 @@ func (s *Stream) Ack(r Result) {
 	s.acked = r.Seq
 	s.unacked = slices.DeleteFunc(s.unacked, func(u unacked) bool { return u.seq <= r.Seq })
 	s.wake()
+}
+
+// AckKept keeps what the session will be once r is acknowledged, and then acknowledges r: the order that loses nothing and passes nothing on twice. When keep
+// fails nothing is acknowledged.
+func (s *Stream) AckKept(r Result, keep func(Session) error) error {
+	kept := s.Session()
+	if r.Seq > kept.Acked {
+		s.mu.Lock()
+		done := make(map[string]bool)
+		for _, u := range s.unacked {
+			done[u.id] = u.seq <= r.Seq
+		}
+		s.mu.Unlock()
+		kept.Acked = r.Seq
+		kept.Waiting = slices.DeleteFunc(kept.Waiting, func(id string) bool { return done[id] })
+	}
+	if err := keep(kept); err != nil {
+		return err
+	}
+	s.Ack(r)
+	return nil
+}
+
+// Err is why the stream has ended, nil while it goes on.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // Cancel asks for the request to be given up. Its result says whether it came in time.

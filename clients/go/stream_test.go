@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
 )
 
 func TestStreamSendsAndReceives(t *testing.T) {
@@ -291,6 +293,24 @@ func TestHostile(t *testing.T) {
 	})
 }
 
+// TestMedia: a file goes as it is, behind a header.
+func TestMedia(t *testing.T) {
+	p := newPeer(t)
+	s := p.stream(StreamOptions{})
+	e := p.next(hello)
+	if err := s.Send(t.Context(), Request{Model: "m", Media: []byte("\xff\xd8jpeg"), Durable: true, Lane: "a", Expires: time.Second, MaxAttempts: 2}); err != nil {
+		t.Fatal(err)
+	}
+	kind, got, err := e.c.ReadMessage()
+	if err != nil || kind != websocket.BinaryMessage || len(got) < 8 || got[0] != 3 || got[1] != 0 {
+		t.Fatalf("%d %q %v", kind, got, err)
+	}
+	n := int(got[2]) | int(got[3])<<8
+	if want := `{"id":"0","model":"m","lane":"a","expires_ms":1000,"max_attempts":2,"durable":true}`; strings.TrimRight(string(got[4:4+n]), " ") != want || string(got[4+n:]) != "\xff\xd8jpeg" || (4+n)%8 != 0 {
+		t.Errorf("%q\nwant %s", got, want)
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	p := newPeer(t)
 	s := p.stream(StreamOptions{})
@@ -299,7 +319,7 @@ func TestBadRequests(t *testing.T) {
 	for _, r := range []Request{
 		{}, {Model: "m"}, {Model: "m", Instances: 1, Inputs: 1}, {Model: "m", Version: 1, Label: "l", Inputs: 1}, {Model: "m", Inputs: func() {}},
 		{Model: "m", Inputs: 1, ID: strings.Repeat("x", 129)}, {Model: "m", Inputs: 1, ID: "\xff"}, {Model: "m", Inputs: 1, Durable: true, DropOldest: true},
-		{Model: "m", Inputs: 1, Deadline: -1}, {Model: "m", Inputs: strings.Repeat("x", 5000)},
+		{Model: "m", Inputs: 1, Deadline: -1}, {Model: "m", Inputs: 1, Lane: "l"}, {Model: "m", Inputs: 1, Media: []byte{}}, {Model: "m", Inputs: 1, Ordered: true, DropOldest: true}, {Model: "m", Inputs: strings.Repeat("x", 5000)},
 	} {
 		if err := s.Send(t.Context(), r); err == nil {
 			t.Errorf("%+v was taken", r)

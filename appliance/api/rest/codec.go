@@ -16,7 +16,8 @@ type CodecOptions struct {
 	MaxRequestBytes int64
 	// StrictJSON is as in [Options].
 	StrictJSON bool
-	// Compact leaves the white space out of answers, and makes all of their text UTF-8. Without it an answer is :predict's, byte for byte.
+	// Compact leaves the white space out of answers, makes all of their text UTF-8, and null of what JSON has no number for. Without it an
+	// answer is :predict's, byte for byte.
 	Compact bool
 }
 
@@ -75,7 +76,7 @@ func (p *scratches) take() *scratch {
 	s, _ := p.pool.Get().(*scratch)
 	if s == nil {
 		s = &scratch{home: p}
-		s.dec.strict, s.enc.strict, s.enc.compact = p.strict, p.strict, p.compact
+		s.dec.strict, s.enc.strict, s.enc.compact = p.strict, p.strict || p.compact, p.compact
 		s.dec.maxBytes = p.maxBytes
 	}
 	s.enc.out, s.unread, s.status = s.enc.out[:0], false, http.StatusOK

@@ -18,7 +18,7 @@ import (
 type encoder struct {
 	out     []byte
 	strict  bool // null for what JSON cannot write as a number, U+FFFD for what is not UTF-8
-	compact bool // no white space, and U+FFFD for what is not UTF-8
+	compact bool // no white space
 }
 
 // response writes the outputs, whose names are given in the same order. It fails where TensorFlow Serving does.
@@ -269,7 +269,7 @@ func (e *encoder) scalar(name string, t *tensor.Tensor, at, depth int) *inferenc
 		out = strconv.AppendBool(out, t.Data[at] != 0)
 	case tensor.String:
 		if !strings.HasSuffix(name, "_bytes") {
-			out = appendString(out, t.Strings[at], e.strict || e.compact)
+			out = appendString(out, t.Strings[at], e.strict)
 			break
 		}
 		e.out = append(out, '{')

@@ -95,7 +95,10 @@ func TestMediaCodec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	takes := func(sig *inference.Signature, batchable bool) *inference.Signature { sig.Batchable = batchable; return sig }
+	takes := func(sig *inference.Signature, batchable bool) *inference.Signature {
+		sig.Batchable = batchable
+		return sig
+	}
 	takesFiles, plain := picture("x", tensor.Uint8), in("x", tensor.Uint8)
 	for _, test := range []struct {
 		name string
