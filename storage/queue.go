@@ -101,6 +101,7 @@ type Queue struct {
 	bolt  *bbolt.DB // nil after Close, and where no file can be had
 	file  *os.File
 	moved string // where a damaged file lies
+	stale bool   // bolt is open to be read only, until the disk takes writes
 
 	degraded atomic.Bool
 	damaged  atomic.Int64 // records that were set aside since OpenQueue
@@ -181,10 +182,12 @@ func OpenQueue(path string, o QueueOptions) (*Queue, error) {
 			return nil, fmt.Errorf("queue %s: %w", path, err)
 		}
 	}
+	q.mu.Lock()
 	err = q.open(true)
 	if errors.Is(err, errDamaged) && !o.ReadOnly {
 		err = q.replace(err)
 	}
+	q.mu.Unlock()
 	if err != nil {
 		pack.close()
 		return nil, fmt.Errorf("queue %s: %w", path, err)
@@ -216,12 +219,11 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// open opens what lies at the path and reads its counts. first: no lease in it is anybody's. On an error nothing is held.
+// open opens what lies at the path and reads its counts. first: no lease in it is anybody's. On an error nothing is held. Its caller holds
+// mu: who wants to read waits, for a file that is not open for a moment is no fault of the disk's.
 func (q *Queue) open(first bool) error {
-	if st, err := os.Stat(q.path); q.opts.ReadOnly && err != nil {
-		return err
-	} else if err == nil && st.Size() > 0 && !q.opts.ReadOnly {
-		if err := probe(q.path, q.opts.Timeout); err != nil {
+	if q.opts.ReadOnly {
+		if _, err := os.Stat(q.path); err != nil {
 			return err
 		}
 	}
@@ -255,16 +257,14 @@ func (q *Queue) open(first bool) error {
 		abandon(file)
 		return err
 	}
-	q.mu.Lock()
 	q.bolt, q.file = bolt, file
-	q.mu.Unlock()
 	q.memMu.Lock()
 	q.mem = mem
 	q.memMu.Unlock()
 	return nil
 }
 
-// replace moves the damaged file aside and begins a new one.
+// replace moves the damaged file aside and begins a new one. Its caller holds mu.
 func (q *Queue) replace(why error) error {
 	aside := q.path + ".damaged"
 	for i := 2; ; i++ { // an earlier one may hold jobs that somebody wants to look for
@@ -280,9 +280,7 @@ func (q *Queue) replace(why error) error {
 	if err := q.open(true); err != nil {
 		return err
 	}
-	q.mu.Lock()
 	q.moved = aside
-	q.mu.Unlock()
 	q.log.Error("queue file was damaged: it was moved aside with the jobs in it, and a new one begun", "path", q.path, "to", aside, "err", why)
 	q.watching.all()
 	return nil
@@ -480,9 +478,9 @@ func (q *Queue) failed(batch []*op, settled bool, err error) {
 // no transaction is open. One bad read, or a fault of our own, is not the file's end: only what this finds has it replaced.
 func (q *Queue) reopen(settled bool) error {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	bolt, file := q.bolt, q.file
-	q.bolt, q.file = nil, nil
-	q.mu.Unlock()
+	q.bolt, q.file, q.stale = nil, nil, false
 	if bolt != nil {
 		if !settled || guard(bolt.Close) != nil {
 			abandon(file)
@@ -493,13 +491,40 @@ func (q *Queue) reopen(settled bool) error {
 		err = q.structure()
 	}
 	if errors.Is(err, errDamaged) {
-		q.mu.Lock()
 		abandon(q.file)
 		q.bolt, q.file = nil, nil
-		q.mu.Unlock()
 		err = q.replace(err)
 	}
+	if err != nil && q.bolt == nil {
+		err = errors.Join(err, q.openStale())
+	}
 	return err
+}
+
+// openStale opens the file to be read only, where the disk does not take the writes that opening it begins with. Its caller holds mu.
+func (q *Queue) openStale() error {
+	bolt, file, err := openBolt(q.path, bbolt.Options{Timeout: q.opts.Timeout, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	var mem memory
+	err = guard(func() error {
+		return bolt.View(func(t *bbolt.Tx) error {
+			if err := prepareQueue(t, true); err != nil {
+				return err
+			}
+			return mem.read(q.begin(t, &mem))
+		})
+	})
+	if err != nil {
+		abandon(file)
+		return err
+	}
+	q.bolt, q.file, q.stale = bolt, file, true
+	q.memMu.Lock()
+	q.mem = mem
+	q.memMu.Unlock()
+	return nil
 }
 
 // heal tries to write to a degraded queue's file.
@@ -509,7 +534,7 @@ func (q *Queue) heal() bool {
 	}
 	q.probed = time.Now()
 	q.mu.RLock()
-	have := q.bolt != nil
+	have := q.bolt != nil && !q.stale
 	q.mu.RUnlock()
 	err := q.suspect
 	if !have {
@@ -537,14 +562,10 @@ func (q *Queue) structure() error {
 	if q.bolt == nil {
 		return fmt.Errorf("queue %s: %w", q.path, ErrDegraded)
 	}
-	return guard(func() error {
-		return q.bolt.View(func(t *bbolt.Tx) error {
-			if err := walkPages(t); err != nil {
-				return err
-			}
-			return check(t)
-		})
-	})
+	if err := inspectFile(q.file); err != nil {
+		return err
+	}
+	return guard(func() error { return q.bolt.View(check) })
 }
 
 // check is bbolt's own.
