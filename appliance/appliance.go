@@ -437,7 +437,7 @@ func (a *Appliance) rpcOptions() rpc.Options {
 	return rpc.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent,
 		Reload: a.reloadList, Counters: a.metrics.counters,
-		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log,
+		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log, Jobs: a.jobs,
 	}
 }
 
