@@ -342,7 +342,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	}
 	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
 	serveHTTP(a.doors.http, front, httpTLS)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, REST: front}), false)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Queue: a.jobs, REST: front}), false)
 
 	opts := a.rpcOptions()
 	serverOptions := rpc.ServerOptions(opts)
@@ -437,7 +437,7 @@ func (a *Appliance) rpcOptions() rpc.Options {
 	return rpc.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent,
 		Reload: a.reloadList, Counters: a.metrics.counters,
-		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log,
+		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log, Jobs: a.jobs,
 	}
 }
 

@@ -41,6 +41,7 @@ type predictFlags struct {
 	shape                     string
 	grpc, golden              string
 	timeout                   time.Duration
+	submitFlags
 }
 
 func predictCommand(e *env) *cobra.Command {
@@ -79,6 +80,9 @@ func predictCommand(e *env) *cobra.Command {
 			if f.format == "" {
 				f.format = f.guess(file, data)
 			}
+			if err := f.submitFlags.check(f.format); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
 			switch {
@@ -106,6 +110,7 @@ func predictCommand(e *env) *cobra.Command {
 	flags.StringVar(&f.grpc, "grpc", "", "host:port of gRPC, for .npy and raw input (default: the running inferd's)")
 	flags.StringVar(&f.golden, "golden", "", "also add input and answer to this file of golden cases (a version folder's assets.extra/inferd_golden.jsonl)")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "deadline of the request")
+	f.submitFlags.add(cmd)
 	return cmd
 }
 
@@ -225,16 +230,15 @@ func (e *env) predictJSON(ctx context.Context, model, file string, data []byte, 
 	if err != nil {
 		return err
 	}
+	if f.submit {
+		return e.queued(ctx, c, path, body, f.submitFlags)
+	}
 	status, answer, err := c.Do(ctx, http.MethodPost, path+":predict", body)
 	if err != nil {
 		return err
 	}
 	if status != http.StatusOK {
-		var refused struct{ Error string }
-		if json.Unmarshal(answer, &refused) == nil && refused.Error != "" {
-			return fmt.Errorf("%s (HTTP %d)", refused.Error, status)
-		}
-		return fmt.Errorf("HTTP %d: %.200s", status, answer)
+		return refusedJSON(status, answer)
 	}
 	if f.golden != "" {
 		if err := appendGolden(f.golden, members, answer); err != nil {
