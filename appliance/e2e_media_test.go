@@ -146,7 +146,7 @@ func TestMediaThatDoesNotFit(t *testing.T) {
 	s.publish("brightness", 1, modeltest.Brightness())
 	v := s.live("brightness", 1)
 	for _, want := range []string{
-		`input "image" of signature "serving_default" takes no files, tensors only: models[].media does not fit it: its shape is [-1,4,4,3], and a RGB picture of layout NHWC is [8,8,3]`,
+		`input "image" of signature "serving_default" takes no files, tensors only: models[].media does not fit it: its shape is [-1,4,4,3], and a picture of order RGB and layout NHWC is [8,8,3]`,
 		`models[].media says how input "picture" arrives, which no signature has; the inputs are "image"`,
 	} {
 		if !strings.Contains(v.Message, want) || !strings.Contains(s.logs.tail(40), "version does less than is configured") {
