@@ -109,7 +109,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	live := newWorkers()
 	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
 	a.gate = admission.NewGate(gateLimits(cfg.Admission), a.memory.ledger)
-	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request, Log: opts.Log})
+	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request,
+		MaxTensorBytes: 4 * int64(cfg.Limits.MaxRequestBytes), Log: opts.Log})
 	if _, secure := cfg.Listen.TLS.Set(); secure {
 		var err error
 		if a.certs, err = newCertificates(cfg.Listen.TLS, opts.Log); err != nil {

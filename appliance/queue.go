@@ -51,6 +51,7 @@ func (a *Appliance) openQueue() error {
 		API: a.service, Settings: func() jobs.Settings { return jobSettings(a.current.Load()) }, Boot: jobs.BootID(),
 		Codecs: map[api.Kind]api.Codec{
 			api.JSON:  rest.NewCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
+			api.Media: rest.NewMediaCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
 			api.Proto: rpc.NewCodec(rpc.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent}),
 		},
 		MaxAge: func(model string) time.Duration {

@@ -56,6 +56,7 @@ type Model struct {
 
 	VersionLabels map[string]int64 `yaml:"version_labels" doc:"Names for versions that clients may use in place of numbers: {stable: 3, canary: 4}."`
 	Signatures    Signatures       `yaml:"signatures" doc:"Assertions: a version whose real signatures differ in name, type or shape is refused. By signature: method, inputs and outputs, each by name with dtype and shape."`
+	Media         MediaInputs      `yaml:"media" doc:"Inputs, by name, that take pictures or sound as they are: how a JPEG, PNG or WAV file, or samples, become the input's numbers; see below and docs/media.md. An input that a version does not have, or that does not fit, takes no files in that version, and its status says why."`
 
 	ModelOptions `yaml:",inline"`
 }

@@ -148,6 +148,7 @@ func (c *checker) models(models []Model) {
 				c.addf(key, "version %d does not exist; versions are counted from 0", version)
 			}
 		}
+		c.media(at+".media", m.Media)
 		c.modelOptions(at, &m.ModelOptions)
 	}
 }
