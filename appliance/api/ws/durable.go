@@ -39,6 +39,8 @@ type session struct {
 	sent  uint64                   // the newest result that was given out, here or before
 	acked uint64                   // the newest that is to be forgotten,
 	ackup bool                     // and somebody sees to it
+	reads uint64                   // durable requests that have been read,
+	then  uint64                   // and had been when acked was
 	lanes map[string]chan struct{} // by lane, closed when the submit of its last request has ended
 	seen  time.Duration            // when it was last noted that the client is there
 }
@@ -58,6 +60,8 @@ func (c *conn) enqueue(fl *flight) {
 	if fl.ordered && fl.lane == "" {
 		fl.lane = c.session
 	}
+	c.durable.reads++
+	fl.read = c.durable.reads
 	fl.ordered = false // its answers come by the lane's order, and not by that of this connection
 	if fl.lane == "" {
 		return
@@ -204,7 +208,8 @@ func (c *conn) ack(q Jobs, through uint64) {
 		c.close(CloseNotSent, closeTexts[CloseNotSent])
 		return
 	}
-	if d.acked = max(d.acked, through); d.ackup || c.closing {
+	d.acked, d.then = max(d.acked, through), d.reads
+	if d.ackup || c.closing {
 		return
 	}
 	d.ackup = true
@@ -213,6 +218,10 @@ func (c *conn) ack(q Jobs, through uint64) {
 		done := uint64(0)
 		c.mu.Lock()
 		for done < d.acked {
+			// A request that was sent again before the acknowledgement must find its job: forgotten, it would run once more.
+			for c.submitting(d.then) {
+				c.space.Wait()
+			}
 			to := d.acked
 			c.mu.Unlock()
 			ctx, cancel := context.WithTimeout(context.Background(), api.DefaultDeadline)
@@ -238,6 +247,16 @@ func (c *conn) ack(q Jobs, through uint64) {
 		c.rest()
 		c.mu.Unlock()
 	}()
+}
+
+// submitting reports whether one of the first n durable requests is not in the queue yet. mu is held.
+func (c *conn) submitting(n uint64) bool {
+	for _, fl := range c.flying {
+		if fl.durable && fl.read <= n {
+			return true
+		}
+	}
+	return false
 }
 
 // rest says that one who was busy for the connection no longer is. mu is held.

@@ -26,6 +26,7 @@ type flight struct {
 	turn   uint64 // among those that are ordered
 	source *live  // of drop_oldest
 
+	read           uint64        // of a durable one: its number
 	before, stored chan struct{} // of a durable one with a lane: closed when the one before it, when it itself has been submitted
 
 	// guarded by conn.mu
@@ -247,8 +248,15 @@ func (c *conn) run(ctx context.Context, fl *flight, dst []byte, o *api.Observati
 	req := call.Request()
 	o.Signature = req.Signature.Key
 	entry.Fill(req)
-	defer req.Ticket.Leave()
+	predicted := false
+	defer func() {
+		if !predicted { // it panicked; once the call is freed the ticket there is another's
+			req.Ticket.Leave()
+		}
+	}()
 	resp, err := c.h.svc.Predict(ctx, handle, req)
+	req.Ticket.Leave()
+	predicted = true
 	if err != nil {
 		if ctx.Err() == nil {
 			call.Free()
