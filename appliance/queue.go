@@ -52,6 +52,7 @@ func (a *Appliance) openQueue() error {
 		Codecs: map[api.Kind]api.Codec{
 			api.JSON:  rest.NewCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
 			api.Proto: rpc.NewCodec(rpc.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent}),
+			api.Media: rest.NewMediaCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
 			api.Raw:   ws.NewRawCodec(),
 		},
 		MaxAge: func(model string) time.Duration {

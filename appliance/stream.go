@@ -25,6 +25,7 @@ func (a *Appliance) openStream() {
 		Codecs: map[api.Kind]api.Codec{
 			api.JSON:  rest.NewCodec(rest.CodecOptions{MaxRequestBytes: body, StrictJSON: a.cfg.REST.StrictJSON, Compact: true}),
 			api.Proto: rpc.NewCodec(rpc.CodecOptions{MaxRequestBytes: body, SerializeAsTensorContent: a.cfg.GRPC.TensorContent}),
+			api.Media: rest.NewMediaCodec(rest.CodecOptions{MaxRequestBytes: body, Compact: true}),
 			api.Raw:   ws.NewRawCodec(),
 		},
 		ReadSpec: rpc.ReadSpec, Jobs: a.jobs, Touch: s.SessionRetention / 6,
