@@ -19,7 +19,8 @@ const module = "github.com/inferd/inferd/"
 // mayImport lists, for each package of ours, the packages of ours that its non-test code may import.
 var mayImport = map[string][]string{
 	"inference/tensor":               {},
-	"inference":                      {"inference/tensor"},
+	"inference/media":                {"inference/tensor"},
+	"inference":                      {"inference/media", "inference/tensor"},
 	"inference/savedmodel":           {"inference", "inference/tensor"},
 	"inference/savedmodel/modeltest": {"inference", "inference/tensor", "inference/savedmodel"},
 	"inference/batch":                {"inference", "inference/tensor"},
@@ -29,10 +30,10 @@ var mayImport = map[string][]string{
 	"inference/tfrt":                 {"inference", "inference/tensor"},
 	"updater":                        {"inference", "inference/tensor", "inference/savedmodel"},
 	"appliance/health":               {},
-	"appliance/config":               {"inference"},
+	"appliance/config":               {"inference", "inference/media", "inference/tensor"},
 	"appliance/admission":            {"inference"},
 	"appliance/loadgen":              {"inference", "inference/tensor"},
-	"appliance/api":                  {"appliance/admission", "inference", "inference/tensor"},
+	"appliance/api":                  {"appliance/admission", "inference", "inference/media", "inference/tensor"},
 	"appliance/jobs":                 {"appliance/api", "inference", "storage"},
 	"appliance/api/rest":             {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/rpc":              {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},

@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
 
+	"github.com/inferd/inferd/inference/media"
 	"github.com/inferd/inferd/inference/tensor"
 )
 
@@ -22,6 +23,9 @@ type TensorInfo struct {
 	Shape       tensor.Shape // -1 for a dimension of any size; nil when UnknownRank
 	UnknownRank bool
 	Default     *tensor.Tensor // fed when a gRPC request leaves the input out; nil when it must be sent
+	// Media makes the input of files and samples as they are, where the configuration says how they arrive: then strings may be sent in the
+	// place of the tensor. nil: they may not. Workers know nothing of it.
+	Media *media.Input `json:"-"`
 }
 
 // Accepts reports whether a tensor of shape s agrees with the declaration.
@@ -46,6 +50,14 @@ func (s *Signature) Input(alias string) int { return find(s.Inputs, alias) }
 
 // Output is the index of the output with that alias, -1 when there is none.
 func (s *Signature) Output(alias string) int { return find(s.Outputs, alias) }
+
+// MediaInput is the index of the one input that files are sent for as they are: the only input, which has media. -1 when there is no such input.
+func (s *Signature) MediaInput() int {
+	if len(s.Inputs) == 1 && s.Inputs[0].Media != nil {
+		return 0
+	}
+	return -1
+}
 
 func find(list []TensorInfo, alias string) int {
 	i, ok := slices.BinarySearchFunc(list, alias, func(t TensorInfo, a string) int { return strings.Compare(t.Alias, a) })

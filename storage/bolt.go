@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -49,6 +50,25 @@ func openBolt(path string, o bbolt.Options) (*bbolt.DB, *os.File, error) {
 	return nil, nil, err
 }
 
+// update runs f in a transaction and commits it. It never rolls back: to find the free pages again bbolt then reads every page in a goroutine of
+// its own, where a fault ends the process. settled is false where the transaction is still open; then the file can only be abandoned.
+func update(bolt *bbolt.DB, f func(t *bbolt.Tx) error) (settled bool, err error) {
+	err = guard(func() error {
+		t, err := bolt.Begin(true)
+		if err != nil {
+			settled = true
+			return err
+		}
+		if err := f(t); err != nil {
+			return err
+		}
+		err = t.Commit()
+		settled = true
+		return err
+	})
+	return settled, err
+}
+
 // whole reports a file that is shorter than its own account of it: reading its mapping would fault.
 func whole(tx *bbolt.Tx, file *os.File) error {
 	st, err := file.Stat()
@@ -58,11 +78,53 @@ func whole(tx *bbolt.Tx, file *os.File) error {
 	return err
 }
 
-// abandon gives the descriptor and with it the lock back where bbolt cannot be closed any more: its own Close may wait for a lock that a
-// panic left held. The mapping of a damaged file stays until the process ends.
+// probe reads every page that holds something, where a fault or a bad page is an error. Where bbolt itself reads them, to find the free ones
+// or to check, it does so in goroutines of its own, in which either would end the process, at every start anew.
+func probe(path string, timeout time.Duration) error {
+	bolt, file, err := openBolt(path, bbolt.Options{Timeout: timeout, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	err = guard(func() error {
+		return bolt.View(func(t *bbolt.Tx) error {
+			if err := whole(t, file); err != nil {
+				return err
+			}
+			return walkPages(t)
+		})
+	})
+	if err != nil {
+		abandon(file)
+		return err
+	}
+	return guard(bolt.Close)
+}
+
+// walkPages reads a byte of every page that holds something.
+func walkPages(t *bbolt.Tx) error {
+	return t.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+		walkKeys(b)
+		return nil
+	})
+}
+
+func walkKeys(b *bbolt.Bucket) {
+	c := b.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if v == nil {
+			if inner := b.Bucket(k); inner != nil {
+				walkKeys(inner)
+			}
+		}
+	}
+}
+
+// abandon gives the descriptor and the lock back where bbolt cannot be closed any more: its own Close may wait for a lock that a panic left
+// held. The mapping stays until the process ends, and would keep the file locked with it.
 func abandon(file *os.File) {
 	if file != nil {
-		_ = file.Close() // closed already where bbolt could
+		_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN) // both fail where bbolt could close it
+		_ = file.Close()
 	}
 }
 

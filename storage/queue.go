@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -219,8 +218,10 @@ func (q *Queue) Close() error {
 
 // open opens what lies at the path and reads its counts. first: no lease in it is anybody's. On an error nothing is held.
 func (q *Queue) open(first bool) error {
-	if q.opts.ReadOnly {
-		if _, err := os.Stat(q.path); err != nil {
+	if st, err := os.Stat(q.path); q.opts.ReadOnly && err != nil {
+		return err
+	} else if err == nil && st.Size() > 0 && !q.opts.ReadOnly {
+		if err := probe(q.path, q.opts.Timeout); err != nil {
 			return err
 		}
 	}
@@ -245,15 +246,10 @@ func (q *Queue) open(first bool) error {
 		}
 		return q.recover(tx, first)
 	}
-	err = guard(func() error {
-		if q.opts.ReadOnly {
-			return bolt.View(prepare)
-		}
-		return bolt.Update(prepare)
-	})
-	if errors.Is(err, ErrNewer) {
-		_ = guard(bolt.Close) // nothing was written
-		return err
+	if q.opts.ReadOnly {
+		err = guard(func() error { return bolt.View(prepare) })
+	} else {
+		_, err = update(bolt, prepare)
 	}
 	if err != nil {
 		abandon(file)
@@ -422,35 +418,33 @@ func (q *Queue) commit(batch []*op) {
 	}
 	start := time.Now()
 	var stats bbolt.TxStats
-	err := guard(func() error {
-		return q.bolt.Update(func(t *bbolt.Tx) error {
-			tx := q.begin(t, &q.mem)
-			q.memMu.Lock()
-			defer q.memMu.Unlock()
-			if err := tx.due(); err != nil {
-				return err
+	settled, err := update(q.bolt, func(t *bbolt.Tx) error {
+		tx := q.begin(t, &q.mem)
+		q.memMu.Lock()
+		defer q.memMu.Unlock()
+		if err := tx.due(); err != nil {
+			return err
+		}
+		for _, o := range batch {
+			o.err = o.do(tx)
+			var f *fatal
+			if errors.As(o.err, &f) {
+				return o.err
 			}
-			for _, o := range batch {
-				o.err = o.do(tx)
-				var f *fatal
-				if errors.As(o.err, &f) {
-					return o.err
-				}
-			}
-			if err := tx.flush(); err != nil {
-				return err
-			}
-			q.opts.Step("commit")
-			t.OnCommit(func() { stats = t.Stats() })
-			return nil
-		})
+		}
+		if err := tx.flush(); err != nil {
+			return err
+		}
+		q.opts.Step("commit")
+		t.OnCommit(func() { stats = t.Stats() })
+		return nil
 	})
 	q.opts.Step("committed")
 	if q.opts.Observe != nil {
 		q.opts.Observe(Commit{Writes: len(batch), Took: time.Since(start), Synced: stats.GetWriteTime(), Err: err})
 	}
 	if err != nil {
-		q.failed(batch, err)
+		q.failed(batch, settled, err)
 		return
 	}
 	q.strikes, q.last = 0, len(batch)
@@ -466,10 +460,10 @@ func (q *Queue) commit(batch []*op) {
 }
 
 // failed answers a batch of which nobody knows whether it is on disk, and sees to the file before the next one.
-func (q *Queue) failed(batch []*op, err error) {
+func (q *Queue) failed(batch []*op, settled bool, err error) {
 	q.strikes++
 	q.log.Error("queue file was not written: it is closed, opened again and checked", "path", q.path, "err", err, "writes", len(batch))
-	again := q.reopen(err)
+	again := q.reopen(settled)
 	if again != nil || q.strikes > 1 {
 		q.suspect = errors.Join(err, again)
 		if !q.degraded.Swap(true) {
@@ -482,21 +476,17 @@ func (q *Queue) failed(batch []*op, err error) {
 	q.settle()
 }
 
-// reopen closes the file, opens it and checks its structure: what a failed write or fsync has left is what the next commit builds on.
-func (q *Queue) reopen(why error) error {
+// reopen closes the file, opens it and checks its structure: what a failed write or fsync has left is what the next commit builds on. settled:
+// no transaction is open. One bad read, or a fault of our own, is not the file's end: only what this finds has it replaced.
+func (q *Queue) reopen(settled bool) error {
 	q.mu.Lock()
 	bolt, file := q.bolt, q.file
 	q.bolt, q.file = nil, nil
 	q.mu.Unlock()
 	if bolt != nil {
-		if errors.Is(why, errDamaged) {
-			abandon(file)
-		} else if err := guard(bolt.Close); err != nil {
+		if !settled || guard(bolt.Close) != nil {
 			abandon(file)
 		}
-	}
-	if errors.Is(why, errDamaged) {
-		return q.replace(why)
 	}
 	err := q.open(false)
 	if err == nil {
@@ -523,14 +513,13 @@ func (q *Queue) heal() bool {
 	q.mu.RUnlock()
 	err := q.suspect
 	if !have {
-		err = q.reopen(nil)
+		err = q.reopen(true)
 	}
 	if have || err == nil {
-		err = guard(func() error {
-			return q.bolt.Update(func(t *bbolt.Tx) error { return t.Bucket(bucketMeta).Put([]byte("probe"), make([]byte, 4096)) })
-		})
+		var settled bool
+		settled, err = update(q.bolt, func(t *bbolt.Tx) error { return t.Bucket(bucketMeta).Put([]byte("probe"), make([]byte, 4096)) })
 		if err != nil {
-			err = errors.Join(err, q.reopen(err))
+			err = errors.Join(err, q.reopen(settled))
 		}
 	}
 	if err != nil {
@@ -548,9 +537,17 @@ func (q *Queue) structure() error {
 	if q.bolt == nil {
 		return fmt.Errorf("queue %s: %w", q.path, ErrDegraded)
 	}
-	return guard(func() error { return q.bolt.View(check) })
+	return guard(func() error {
+		return q.bolt.View(func(t *bbolt.Tx) error {
+			if err := walkPages(t); err != nil {
+				return err
+			}
+			return check(t)
+		})
+	})
 }
 
+// check is bbolt's own.
 func check(t *bbolt.Tx) error {
 	var first error
 	for err := range t.Check() { // to its end: the goroutine behind it sends everything
@@ -559,6 +556,25 @@ func check(t *bbolt.Tx) error {
 		}
 	}
 	return first
+}
+
+// view runs f in a transaction that reads. What cannot be read is looked at by the writer, who may have to begin a new file.
+func (q *Queue) view(f func(tx *tx) error) error {
+	err := q.read(f)
+	if !errors.Is(err, errDamaged) || q.opts.ReadOnly {
+		return err
+	}
+	q.log.Error("queue file could not be read", "path", q.path, "err", err)
+	look := q.alone(context.Background(), func() {
+		if damage := q.structure(); damage != nil {
+			if again := q.reopen(true); again != nil {
+				q.suspect = again
+				q.degraded.Store(true)
+			}
+			q.settle()
+		}
+	})
+	return errors.Join(err, look)
 }
 
 func (q *Queue) read(f func(tx *tx) error) error {
@@ -573,27 +589,5 @@ func (q *Queue) read(f func(tx *tx) error) error {
 		}
 	}
 	bolt := q.bolt
-	err := guard(func() error { return bolt.View(func(t *bbolt.Tx) error { return f(q.begin(t, nil)) }) })
-	return err
+	return guard(func() error { return bolt.View(func(t *bbolt.Tx) error { return f(q.begin(t, nil)) }) })
 }
-
-// view runs f in a transaction that reads. What cannot be read is looked at by the writer, who may have to begin a new file.
-func (q *Queue) view(f func(tx *tx) error) error {
-	err := q.read(f)
-	if !errors.Is(err, errDamaged) || q.opts.ReadOnly {
-		return err
-	}
-	q.log.Error("queue file could not be read", "path", q.path, "err", err)
-	look := q.alone(context.Background(), func() {
-		if damage := q.structure(); damage != nil {
-			if again := q.reopen(damage); again != nil {
-				q.suspect = again
-				q.degraded.Store(true)
-			}
-			q.settle()
-		}
-	})
-	return errors.Join(err, look)
-}
-
-var _ io.Closer = (*Queue)(nil)

@@ -238,7 +238,7 @@ func (w *walker) agree() {
 }
 
 func TestQueueRandom(t *testing.T) {
-	seeds, steps := 6, 400
+	seeds, steps := 4, 300
 	if os.Getenv("INFERD_LONG") != "" {
 		seeds, steps = 200, 2000
 	}

@@ -42,6 +42,8 @@ type Options struct {
 	Gate *admission.Gate
 	// Draining is closed when the appliance begins to stop; what comes then is refused. nil: never.
 	Draining <-chan struct{}
+	// MaxTensorBytes bounds the tensor that files are made into. 0 means [DefaultMaxTensorBytes].
+	MaxTensorBytes int64
 	// Log gets the causes that clients are not shown. nil means discard.
 	Log *slog.Logger
 }
@@ -52,6 +54,7 @@ type Service struct {
 	observe func(Observation)
 	gate    *admission.Gate
 	drain   <-chan struct{}
+	largest int64 // bytes of a tensor that files are made into
 	log     *slog.Logger
 }
 
@@ -60,10 +63,13 @@ func New(catalog *inference.Catalog, opts Options) *Service {
 	if opts.Observe == nil {
 		opts.Observe = func(Observation) {}
 	}
+	if opts.MaxTensorBytes <= 0 {
+		opts.MaxTensorBytes = DefaultMaxTensorBytes
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{catalog: catalog, observe: opts.Observe, gate: opts.Gate, drain: opts.Draining, log: opts.Log.With("component", "api")}
+	return &Service{catalog: catalog, observe: opts.Observe, gate: opts.Gate, drain: opts.Draining, largest: opts.MaxTensorBytes, log: opts.Log.With("component", "api")}
 }
 
 // Acquire pins the version that spec names. The caller releases the handle.
@@ -84,14 +90,27 @@ func (s *Service) Observe(o Observation) {
 // Predict checks the request against its signature and answers it. The response is released by the caller. Errors are *inference.Error.
 func (s *Service) Predict(ctx context.Context, h *inference.Handle, req *inference.Request) (*inference.Response, error) {
 	v := h.Version()
-	if err := check(v, req); err != nil {
-		return nil, err
-	}
 	if _, ok := ctx.Deadline(); !ok {
 		deadline := defaultDeadline(v)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, deadline)
 		defer cancel()
+	}
+	if hasFiles(req) {
+		room := s.gate.Room()
+		defer room.Leave()
+		err := DecodeFiles(ctx, req, s.largest, func(bytes int64) error {
+			if !room.Take(bytes) {
+				return noRoom(bytes)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := check(v, req); err != nil {
+		return nil, err
 	}
 	resp, err := h.Servable().Predict(ctx, req)
 	if err != nil {
@@ -130,6 +149,12 @@ func check(v *inference.Version, req *inference.Request) error {
 		info, t := &sig.Inputs[i], req.Inputs[i]
 		if t == nil {
 			return inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "input %q of signature %q is missing", info.Alias, sig.Key)
+		}
+		if isFiles(info, t) {
+			if err := checkFiles(info, t); err != nil {
+				return err
+			}
+			continue
 		}
 		if t.DType != info.DType {
 			// The text is the runtime's own for a wrong feed.

@@ -47,6 +47,7 @@ type Info struct {
 	Ops        []string                        // distinct op names used in the graph and its function library, sorted
 	Outer      []OuterOp                       // ops that reach out of the model when it is loaded or run, sorted; see [DenyOps]
 	Assets     []string                        // file names under assets/ that the graph reads, sorted
+	Warnings   []string                        // for the operator, of whoever has looked at it beside Read
 	// GraphBytes is the size of saved_model.pb, VariableBytes of all variable shards on disk.
 	GraphBytes, VariableBytes int64
 }

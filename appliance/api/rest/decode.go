@@ -132,7 +132,7 @@ func (d *decoder) value(b []byte, i int, row bool, sig *inference.Signature) int
 	}
 	d.inputs = d.inputs[:n]
 	for k := range n {
-		d.fills[k].reset(sig.Inputs[k].DType, d.strict, d.maxBytes)
+		d.fills[k].reset(sig.Inputs[k].DType, sig.Inputs[k].Media != nil, d.strict, d.maxBytes)
 		d.seen[k] = 0
 	}
 	rows := -1

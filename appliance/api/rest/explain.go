@@ -166,7 +166,7 @@ func (e *explainer) rows(i int, sig *inference.Signature) *inference.Error {
 		case object:
 			return invalid("Expecting value/list but got object at item %d of input list", row)
 		default:
-			if i, err = e.item(i, sig.Inputs[0].DType, &items[0]); err != nil && err.Reason == inference.ReasonInput {
+			if i, err = e.item(i, &sig.Inputs[0], &items[0]); err != nil && err.Reason == inference.ReasonInput {
 				err = invalid("Failed to process element: %d of 'instances' list. Error: %s: %s", row, err.Code, err.Msg)
 			}
 		}
@@ -202,7 +202,7 @@ func (e *explainer) row(i, row int, sig *inference.Signature, items []item) (int
 		default:
 			seen[k] = true
 			got++
-			at, err = e.item(at, sig.Inputs[k].DType, &items[k])
+			at, err = e.item(at, &sig.Inputs[k], &items[k])
 		}
 		if err != nil {
 			if err.Reason != inference.ReasonInput {
@@ -229,7 +229,7 @@ func (e *explainer) columns(i int, sig *inference.Signature) *inference.Error {
 		if len(sig.Inputs) > 1 {
 			return invalid("inputs is a plain value/list, but expecting an object as multiple input tensors required as per tensorinfo_map")
 		}
-		_, err := e.item(i, sig.Inputs[0].DType, &item{})
+		_, err := e.item(i, &sig.Inputs[0], &item{})
 		return err
 	}
 	found := make([]int, len(sig.Inputs))
@@ -244,7 +244,7 @@ func (e *explainer) columns(i int, sig *inference.Signature) *inference.Error {
 		if found[k] == 0 {
 			return invalid("Missing named input: %s in 'inputs' object.", info.Alias)
 		}
-		if _, err := e.item(found[k], info.DType, &item{}); err != nil {
+		if _, err := e.item(found[k], info, &item{}); err != nil {
 			return err
 		}
 	}
@@ -257,10 +257,22 @@ type item struct {
 	size int // elements
 	used int // bytes that strings take, as in filler
 	any  bool
+
+	files bool // sent in the place of numbers
 }
 
 // item explains one value, which is a tensor or one row of it, and returns the offset after it.
-func (e *explainer) item(i int, d tensor.DType, it *item) (int, *inference.Error) {
+func (e *explainer) item(i int, info *inference.TensorInfo, it *item) (int, *inference.Error) {
+	d := info.DType
+	if info.Media != nil && d != tensor.String {
+		file := e.b[e.scalarIn(i)] == '{'
+		if it.any && file != it.files {
+			return e.skip(i), invalid("JSON Value: %s: files and numbers are mixed; send all rows of an input as files ({\"b64\": ...}), or all as numbers", debugText(e.b, i))
+		}
+		if it.files = file; file {
+			d = tensor.String
+		}
+	}
 	dims, _ := e.shape(i, nil)
 	if len(dims) > tensor.MaxRank {
 		return i, tooDeep(len(dims))
@@ -277,6 +289,14 @@ func (e *explainer) item(i int, d tensor.DType, it *item) (int, *inference.Error
 		err = invalid("Expecting shape %v but got: %v", tensor.Shape(it.dims), tensor.Shape(dims))
 	}
 	return end, err
+}
+
+// scalarIn is the offset of the first value that is no list in the value at i, or of what closes a list without one.
+func (e *explainer) scalarIn(i int) int {
+	for e.b[i] == '[' {
+		i = space(e.b, i+1)
+	}
+	return i
 }
 
 func tooDeep(rank int) *inference.Error {
@@ -378,6 +398,9 @@ func (e *explainer) scalar(i, end int, d tensor.DType, it *item) *inference.Erro
 	case tensor.Bool:
 		ok = b[i] == 't' || b[i] == 'f'
 	case tensor.String:
+		if it.files {
+			return invalid("JSON Value: %s Type: %s is not a file; send it as {\"b64\": ...}", debugText(b, i), kindOf(b[i]))
+		}
 		if ok = b[i] == '"'; ok {
 			return e.room(it, 0)
 		}

@@ -13,6 +13,8 @@ import (
 // filler collects the elements of one input. The first value sets rank and dimensions, all later ones must have the same.
 type filler struct {
 	dtype    tensor.DType
+	media    bool // files may be sent: a first value that is one makes it a tensor of strings
+	files    bool // they are
 	strict   bool
 	maxBytes int // of data, or of strings and their headers
 
@@ -31,9 +33,9 @@ type filler struct {
 const stringHeader = int(unsafe.Sizeof([]byte(nil)))
 
 // reset prepares for an input of type d, keeping the memory.
-func (f *filler) reset(d tensor.DType, strict bool, maxBytes int) {
+func (f *filler) reset(d tensor.DType, media, strict bool, maxBytes int) {
 	clear(f.strings[:cap(f.strings)])
-	*f = filler{dtype: d, strict: strict, maxBytes: maxBytes, rank: -1, dims: f.dims[:0], data: f.data[:0], strings: f.strings[:0],
+	*f = filler{dtype: d, media: media, strict: strict, maxBytes: maxBytes, rank: -1, dims: f.dims[:0], data: f.data[:0], strings: f.strings[:0],
 		start: -1, shape: f.shape[:0]}
 }
 
@@ -146,6 +148,9 @@ func (f *filler) room(i, last int) bool {
 // scalars reads scalars from b[i] on, separated by commas: one when single, else up to the closing bracket. It returns the offset
 // after them (and the bracket) and their number, or -1.
 func (f *filler) scalars(b []byte, i int, single bool) (end, n int) {
+	if f.media && b[i] == '{' && len(f.data) == 0 && f.dtype != tensor.String {
+		f.dtype, f.files = tensor.String, true
+	}
 	if f.dtype == tensor.Float && !single {
 		return f.floats(b, i)
 	}
@@ -324,6 +329,9 @@ func (f *filler) string(b []byte, i int) int {
 	var end int
 	switch b[i] {
 	case '"':
+		if f.files {
+			return -1 // a file is not text
+		}
 		var err *syntaxError
 		if end, err = skipString(b, i); err != nil {
 			return -1

@@ -19,13 +19,14 @@ func fuzzed() []*inference.Version {
 		tensor.Uint64, tensor.Bool, tensor.String, tensor.Half} {
 		all = append(all, one(in("x", d)))
 	}
+	all = append(all, one(picture("x", tensor.Float)), one(picture("a", tensor.Uint8), in("b", tensor.Float)))
 	return append(all, one(in("a", tensor.Int32), in("b", tensor.String)), version(map[string][]inference.TensorInfo{"s": {in("x", tensor.Double)}}))
 }
 
 func FuzzPredictBody(f *testing.F) {
 	for _, body := range []string{`{"instances":[1,2.5,-3e-2]}`, `{"inputs":[[1,2],[3,4]]}`, `{"signature_name":"s","inputs":{"x":[NaN,-Infinity]}}`,
 		`{"instances":[{"a":1,"b":"x"},{"b":{"b64":"aGVsbG8="},"a":2}]}`, `{"instances":[{"b64":"aGVsbG8="},"\ud83d\ude00\\n"]}`,
-		`{"inputs":{"x":true,"y":[{}]},"z":null} trailing`, `{"instances":[[],[1]]}`, `{"inputs":[[[[0e-1]]]],"inputs":1}`, `{"instances":[1,[2]]}`,
+		`{"inputs":{"x":true,"y":[{}]},"z":null} trailing`, `{"instances":[{"a":{"b64":"aGVsbG8="},"b":1},{"b":2,"a":{"b64":""}}]}`, `{"instances":[[],[1]]}`, `{"inputs":[[[[0e-1]]]],"inputs":1}`, `{"instances":[1,[2]]}`,
 		`{"instances":[123456789012345678901234567890e-10,0.00000000000000000001]}`, `{"instances":[18446744073709551616,1E400]}`, "\xef\xbb\xbf{}", "[", ""} {
 		f.Add([]byte(body), false)
 		f.Add([]byte(body), true)
@@ -74,7 +75,8 @@ func again(t *testing.T, d *decoder, v *inference.Version) {
 	infos := append([]inference.TensorInfo(nil), sig.Inputs...)
 	var wanted []int
 	for i := range infos {
-		if infos[i].DType == tensor.String {
+		if d.inputs[i].DType == tensor.String { // as it is declared, or files
+			infos[i].DType = tensor.String
 			infos[i].Alias += "_bytes" // so that no byte is lost
 		}
 		wanted = append(wanted, i)

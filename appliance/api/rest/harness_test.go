@@ -18,12 +18,24 @@ import (
 
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
+	"github.com/inferd/inferd/inference/media"
 	"github.com/inferd/inferd/inference/tensor"
 )
 
 // in is an input or output of any shape.
 func in(alias string, d tensor.DType) inference.TensorInfo {
 	return inference.TensorInfo{Alias: alias, Tensor: alias + ":0", DType: d, UnknownRank: true}
+}
+
+// picture is an input that takes PNG pictures of 2 by 2 pixels too.
+func picture(alias string, d tensor.DType) inference.TensorInfo {
+	info := inference.TensorInfo{Alias: alias, Tensor: alias + ":0", DType: d, Shape: tensor.Shape{-1, 2, 2, 3}}
+	m, err := media.Spec{Format: media.PNG}.Bind(d, info.Shape, false)
+	if err != nil {
+		panic(err)
+	}
+	info.Media = m
+	return info
 }
 
 // version is model m, version 7, with one signature for each list of inputs; each gives its inputs back.

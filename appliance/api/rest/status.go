@@ -163,7 +163,30 @@ func appendMetadata(out []byte, v *inference.Version) []byte {
 	}
 	p.close('}')
 	p.close('}')
-	return append(p.out, "\n}\n}\n"...)
+	return append(p.media(v), "\n}\n}\n"...)
+}
+
+// media appends a member that TensorFlow Serving does not have, where an input takes files: by signature and input, what they are to be.
+func (p *printer) media(v *inference.Version) []byte {
+	all := make(map[string]map[string]any)
+	for key, sig := range v.Signatures {
+		for i := range sig.Inputs {
+			if in := &sig.Inputs[i]; in.Media != nil {
+				if all[key] == nil {
+					all[key] = make(map[string]any)
+				}
+				all[key][in.Alias] = in.Media.Describe()
+			}
+		}
+	}
+	if len(all) == 0 {
+		return p.out
+	}
+	doc, err := json.MarshalIndent(all, "", " ")
+	if err != nil { // numbers and words
+		return p.out
+	}
+	return append(append(p.out, ",\n\"media\": "...), doc...)
 }
 
 func (p *printer) infos(name string, infos map[string]*pb.TensorInfo) {
