@@ -28,6 +28,7 @@ import (
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rest"
 	"github.com/inferd/inferd/appliance/api/rpc"
+	"github.com/inferd/inferd/appliance/api/ws"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/appliance/health"
@@ -90,6 +91,7 @@ type Appliance struct {
 
 	jobs      *jobs.Service // set by Run before the doors open
 	queueless string        // why there is no queue, likewise
+	stream    *ws.Handler   // likewise; nil when it is off
 
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
@@ -156,7 +158,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		return nil, err
 	}
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &queueStates{a})
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a})
 	return a, nil
 }
 
@@ -216,6 +218,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.closeQueue()
+	a.openStream()
 	socketless, err := a.doors.open(a.cfg, a.opts.BesideOthers)
 	if err != nil {
 		return err
@@ -396,6 +399,9 @@ func (a *Appliance) drain(servers []*http.Server, g *grpc.Server) {
 			}
 		})
 	}
+	if a.stream != nil {
+		wg.Go(func() { a.stream.Drain(ctx) })
+	}
 	wg.Go(func() {
 		stopped := context.AfterFunc(ctx, g.Stop)
 		g.GracefulStop()
@@ -422,6 +428,10 @@ func (a *Appliance) front() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == admissionPath {
 			a.admissionHandler(w, r)
+			return
+		}
+		if a.stream != nil && strings.EqualFold(r.URL.Path, streamPath) {
+			a.stream.ServeHTTP(w, r)
 			return
 		}
 		// The mux knows case and redirects unclean paths; TensorFlow Serving's surface is matched as it was sent.

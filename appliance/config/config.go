@@ -32,6 +32,7 @@ type Config struct {
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
 	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
+	Stream       Stream        `yaml:"stream" doc:"The WebSocket: many predictions over one connection, live and durable."`
 	Monitoring   Monitoring    `yaml:"monitoring" doc:"Metrics for Prometheus, on the HTTP address."`
 	Log          Log           `yaml:"log" doc:"The log, on standard error."`
 	DrainTimeout time.Duration `yaml:"drain_timeout" doc:"How long requests in flight may take to finish when the service is told to stop."`

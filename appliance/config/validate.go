@@ -52,6 +52,7 @@ func (c *Config) Validate() error {
 	v.runtime(&c.Runtime)
 	v.memory(&c.Memory)
 	v.queue(&c.Queue, c.Limits.MaxRequestBytes)
+	v.stream(&c.Stream, c.Limits.MaxRequestBytes)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
 	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
 	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
