@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"appliance/api/rpc":              {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/ws":               {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor", "storage"},
 	"systemd":                        {},
+	"clients/browser":                {},
 	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},
 }
