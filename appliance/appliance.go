@@ -33,6 +33,7 @@ import (
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/appliance/jobs"
+	"github.com/inferd/inferd/clients/browser"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tfrt"
@@ -425,6 +426,9 @@ func (a *Appliance) front() http.Handler {
 	mux.HandleFunc("GET /v2/health/live", a.liveness)
 	mux.HandleFunc("GET /readyz", a.readiness)
 	mux.HandleFunc("GET /v2/health/ready", a.readiness)
+	if a.stream != nil && a.cfg.Stream.Page {
+		mux.Handle("GET /stream", browser.Page())
+	}
 	mux.Handle("/", v1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == admissionPath {

@@ -17,7 +17,8 @@ type Stream struct {
 	Ping             time.Duration `yaml:"ping" doc:"After so long without a word a client is sent a ping. Less than idle_timeout."`
 	SlowTimeout      time.Duration `yaml:"slow_timeout" doc:"A client that reads nothing of what waits for it is told after half of this time, and closed after all of it. Its durable answers stay in the queue."`
 	Outbox           Bytes         `yaml:"outbox" doc:"Bytes of answers that may wait to be read by one client; past it its requests wait too."`
-	Origins          []string      `yaml:"origins" doc:"Origins whose web pages may connect, as in https://example.com, beside this server's own; \"*\" is every one. Clients that are no browsers send none and need none."`
+	Origins          []string      `yaml:"origins" doc:"Origins whose web pages may connect, as in https://example.com, beside this server's own; \"null\" is a page opened from a file, \"*\" is every one. Clients that are no browsers send none and need none."`
+	Page             bool          `yaml:"page" doc:"Serve a page at /stream with which a browser streams its camera, its microphone or a melody to a model."`
 	SessionRetention time.Duration `yaml:"session_retention" doc:"How long after its client was last there a session, with which durable answers are fetched, can be resumed. The answers can be read by their jobs' ids for as long as any other."`
 }
 
@@ -45,8 +46,8 @@ func (c *checker) stream(s *Stream, maxBody Bytes) {
 	}
 	c.duration("stream.session_retention", s.SessionRetention, time.Minute, maxAge)
 	for i, o := range s.Origins {
-		if u, err := url.Parse(o); o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
-			c.addf("stream.origins["+strconv.Itoa(i)+"]", "%q is no origin; write scheme and host, as in https://example.com, or *", o)
+		if u, err := url.Parse(o); o != "*" && o != "null" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
+			c.addf("stream.origins["+strconv.Itoa(i)+"]", "%q is no origin; write scheme and host, as in https://example.com, or null (a page opened from a file), or *", o)
 		}
 	}
 }

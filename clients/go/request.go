@@ -249,6 +249,10 @@ func (m *message) result() Result {
 	r := Result{ID: *m.ID, Version: m.Version, Seq: m.Seq, Predictions: m.Predictions, Outputs: m.Outputs}
 	if m.Error != nil {
 		r.Predictions, r.Outputs = nil, nil
+		if m.Reason == "dropped" {
+			r.Err = ErrDropped
+			return r
+		}
 		r.Err = &Error{Code: m.Code, Reason: m.Reason, Message: strings.TrimSpace(*m.Error), RetryAfter: min(max(0, time.Duration(min(m.Retry, int64(maxHint/time.Millisecond)))*time.Millisecond), maxHint)}
 	}
 	return r

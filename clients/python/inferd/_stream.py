@@ -486,8 +486,10 @@ class AsyncStream:
                     self._open.discard(n)
                 self._wake()
             return
-        error = None
-        if "error" in m:
+        error: InferdError | None = None
+        if m.get("reason") == "dropped":
+            error = DroppedError(str(m.get("error")))
+        elif "error" in m:
             error = Error(str(m["error"]), code=str(m.get("code", "")), reason=str(m.get("reason", "")), retry_after=float(m.get("retry_ms") or 0) / 1000)
         elif "predictions" not in m and "outputs" not in m:
             raise InferdError("an id and no answer")
@@ -499,7 +501,7 @@ class AsyncStream:
             self._unacked.append((seq, id))
         elif call is None or not call.out:
             return  # the answer to what was cancelled, or to an earlier try
-        elif error and error.temporary and not call.accepted and (call.durable or call.retry) and not self._closed:
+        elif isinstance(error, Error) and error.temporary and not call.accepted and (call.durable or call.retry) and not self._closed:
             call.out = False
             self._later(call, backoff(min(call.tries - 1, 16), error.retry_after, self._least, self._most))
             return

@@ -76,7 +76,7 @@ class Daemon:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    subprocess.run(["go", "run", "./tools/makemodels", "-o", str(folder), "half_plus_two", "strings", "two_layer"], cwd=ROOT, check=True)
+    subprocess.run(["go", "run", "./tools/makemodels", "-o", str(folder), "half_plus_two", "strings"], cwd=ROOT, check=True)
     return folder
 
 
@@ -88,5 +88,5 @@ def daemon(tmp_path, models):
         pytest.skip(f"no TensorFlow runtime in {runtime()}: `make runtime` fetches it, LIBTENSORFLOW names another")
     d = Daemon(tmp_path, models)
     d.start()
-    yield d.ready("half_plus_two", "strings", "two_layer")
+    yield d.ready("half_plus_two", "strings")
     d.end()

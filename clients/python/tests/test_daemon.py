@@ -120,7 +120,7 @@ def test_stream_says_what_is_wrong(daemon):
 def test_live_sources_skip(daemon):
     """With drop_oldest, send never waits, and everything has a result: an answer, or that it was dropped."""
     with inferd.Client(daemon.base).stream(buffer=10_000) as s:
-        sent = {s.send("two_layer", instances=[[0.5, 0.25, 0.125, 1.0]], drop_oldest=True) for _ in range(500)}
+        sent = {s.send("half_plus_two", instances=[1], drop_oldest=True) for _ in range(500)}
         s.close_send()
         results = list(s)
         assert {r.id for r in results} == sent
