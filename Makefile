@@ -52,6 +52,9 @@ fuzz: ## every fuzz target for FUZZTIME (60s unless set)
 e2e: build runtime ## the real clients against a running inferd
 	@tools/fetch.sh venv
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/run.py build/inferd
+	@tools/fetch.sh pyclient
+	LIBTENSORFLOW='$(RUNTIME)' INFERD=build/inferd build/pyclient/bin/python -m pytest -q -p no:cacheprovider clients/python
+	LIBTENSORFLOW='$(RUNTIME)' build/pyclient/bin/python tools/e2e/browser.py build/inferd
 
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd

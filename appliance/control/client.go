@@ -51,12 +51,20 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Do sends one request and reads the whole answer, of at most 1 GiB. The deadline of ctx is the request's own, also in inferd. A
 // connection that fails is an error that says what to do.
 func (c *Client) Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
+	return c.DoWith(ctx, method, path, nil, body)
+}
+
+// DoWith is Do with headers, which may be nil.
+func (c *Client) DoWith(ctx context.Context, method, path string, header http.Header, body []byte) (status int, answer []byte, err error) {
 	if c.err != nil {
 		return 0, nil, c.err
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := max(time.Until(deadline), time.Millisecond) // none left is found out by the client itself

@@ -89,6 +89,7 @@ type Options struct {
 	Verbs  Verbs
 	// Reload reads the configuration again; by names who asked. Nil: there is no such verb.
 	Reload func(ctx context.Context, by string) Reloaded
+	Queue  Queue        // nil: there are no such verbs
 	REST   http.Handler // everything that is not below /control/
 }
 
@@ -108,6 +109,9 @@ func Handler(o Options) http.Handler {
 	}
 	if o.Reload != nil {
 		handleReload(mux, o.Reload)
+	}
+	if o.Queue != nil {
+		handleQueue(mux, o.Queue)
 	}
 	mux.Handle("/", o.REST)
 	return mux

@@ -204,7 +204,8 @@ func TestWakesIn1970(t *testing.T) {
 		minute := func(s *jobs.Submission) { s.Expires = time.Minute }
 		before := b.put("m", 1, minute)
 		b.stop()
-		b.wall, b.opts.Boot = -60*365*24*time.Hour, "another"
+		b.wall.Store(int64(-60 * 365 * 24 * time.Hour))
+		b.opts.Boot = "another"
 		b.start()
 		if b.ClockSet() {
 			b.Fatal("the clock is set, it says")
@@ -212,7 +213,7 @@ func TestWakesIn1970(t *testing.T) {
 		time.Sleep(time.Hour)
 		b.stays(before)
 		meanwhile := b.put("m", 2, minute)
-		b.wall = 0 // the network came
+		b.wall.Store(0) // the network came
 		time.Sleep(5 * time.Second)
 		if !b.ClockSet() {
 			b.Fatal("the clock is not set, it says")
@@ -224,7 +225,7 @@ func TestWakesIn1970(t *testing.T) {
 		if got := b.ends(meanwhile, storage.Expired); got.Finished.Sub(got.Submitted) < time.Minute {
 			b.Errorf("it expired after %v", got.Finished.Sub(got.Submitted))
 		}
-		b.wall = 1000 * 24 * time.Hour // and a clock that runs away
+		b.wall.Store(int64(1000 * 24 * time.Hour)) // and a clock that runs away
 		last := b.put("m", 3, minute)
 		time.Sleep(30 * time.Second)
 		if got, _ := b.Job(last.ID); got.State != storage.Queued {

@@ -12,6 +12,9 @@ import (
 	"github.com/inferd/inferd/storage"
 )
 
+// Item is a job as the store has it.
+type Item = storage.Item
+
 // Job is what is told of one job. Times are the machine's clock's.
 type Job struct {
 	ID            string     `json:"id"`

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,7 +39,7 @@ type box struct {
 	gate    *admission.Gate
 	opts    jobs.Options
 	set     jobs.Settings
-	wall    time.Duration // that the machine's clock is off
+	wall    atomic.Int64 // nanoseconds that the machine's clock is off
 	runs    []jobs.Run
 	mu      sync.Mutex // guards runs
 	stop    func()
@@ -57,7 +58,7 @@ func inBubble(t *testing.T, change func(*box), test func(b *box)) {
 			API: api.New(b.catalog, api.Options{Gate: b.gate}), Codecs: map[api.Kind]api.Codec{api.JSON: rest.NewCodec(rest.CodecOptions{})},
 			Settings: func() jobs.Settings { return b.set }, Boot: "boot", Ran: func() time.Duration { return time.Since(start) + time.Hour },
 			// The bubble's clock begins in 2000.
-			Wall: func() time.Time { return time.Now().AddDate(30, 0, 0).Add(b.wall) },
+			Wall: func() time.Time { return time.Now().AddDate(30, 0, 0).Add(time.Duration(b.wall.Load())) },
 			Observe: func(r jobs.Run) {
 				b.mu.Lock()
 				defer b.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -117,7 +118,7 @@ func (s *Stream) dial(ctx context.Context) (*websocket.Conn, *message, error) {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16)) // what came of it; gorilla keeps the first kilobyte
 		_ = resp.Body.Close()
 		e := refusal(answer{resp.StatusCode, resp.Header, body})
-		if resp.StatusCode == http.StatusNotFound {
+		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusBadRequest && strings.HasPrefix(e.Message, "Malformed request") {
 			e.Message = "nothing streams at " + u.String() + ": it is no inferd, an older one, or its stream is off"
 		}
 		if e.Temporary() || resp.StatusCode >= 500 {

@@ -41,6 +41,7 @@ type predictFlags struct {
 	shape                     string
 	grpc, golden              string
 	timeout                   time.Duration
+	submitFlags
 }
 
 func predictCommand(e *env) *cobra.Command {
@@ -49,8 +50,10 @@ func predictCommand(e *env) *cobra.Command {
 		Use:   "predict MODEL [FILE]",
 		Short: "Ask a running inferd for a prediction; the input is a file, or standard input",
 		Long: "The input is JSON as TensorFlow Serving's REST takes it ({\"instances\": ...} or {\"inputs\": ...}; anything else is taken as the inputs),\n" +
-			"or a NumPy file (.npy), or raw little-endian numbers with --dtype and --shape.",
+			"or a NumPy file (.npy), or raw little-endian numbers with --dtype and --shape, or a picture (JPEG, PNG) or sound (WAV, or samples\n" +
+			"with --format media), which is sent as it is to a model whose configuration says how its input arrives (models[].media).",
 		Example: "  echo '[[1.0], [2.0]]' | inferd predict half_plus_two\n  inferd predict mobilenet photo.npy --input image\n" +
+			"  inferd predict mobilenet photo.jpg\n" +
 			"  inferd predict sensor readings.f32 --format raw --dtype float --shape 1,128",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
@@ -79,9 +82,14 @@ func predictCommand(e *env) *cobra.Command {
 			if f.format == "" {
 				f.format = f.guess(file, data)
 			}
+			if err := f.submitFlags.check(f.format); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
 			switch {
+			case f.format == formatMedia:
+				return e.predictMedia(ctx, args[0], file, data, f)
 			case f.format != formatJSON && f.golden != "":
 				return usagef("--golden keeps JSON; %s is %s", called(file), f.format)
 			case f.format == formatJSON:
@@ -99,13 +107,14 @@ func predictCommand(e *env) *cobra.Command {
 	flags.StringVar(&f.version, "version", "", "version number (default: the highest that is available)")
 	flags.StringVar(&f.label, "label", "", "version label")
 	flags.StringVar(&f.signature, "signature", "", "signature (default: serving_default)")
-	flags.StringVar(&f.input, "input", "", "the input that an .npy or raw file is (default: the only one)")
-	flags.StringVar(&f.format, "format", "", "json, npy or raw (default: by the file)")
+	flags.StringVar(&f.input, "input", "", "the input that the file is, unless it is JSON (default: the only one)")
+	flags.StringVar(&f.format, "format", "", "json, npy, raw or media (default: by the file)")
 	flags.StringVar(&f.dtype, "dtype", "", "element type of raw input: float, int32, uint8, ...")
 	flags.StringVar(&f.shape, "shape", "", "shape of raw input: 1,224,224,3")
 	flags.StringVar(&f.grpc, "grpc", "", "host:port of gRPC, for .npy and raw input (default: the running inferd's)")
 	flags.StringVar(&f.golden, "golden", "", "also add input and answer to this file of golden cases (a version folder's assets.extra/inferd_golden.jsonl)")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "deadline of the request")
+	f.submitFlags.add(cmd)
 	return cmd
 }
 
@@ -128,15 +137,16 @@ func (e *env) read(file string) ([]byte, error) {
 
 // Values of --format, beside json.
 const (
-	formatNPY = "npy"
-	formatRaw = "raw"
+	formatNPY   = "npy"
+	formatRaw   = "raw"
+	formatMedia = "media"
 )
 
 // check finds wrong usage before anything is read.
 func (f predictFlags) check() error {
 	switch {
-	case f.format != "" && f.format != formatJSON && f.format != formatNPY && f.format != formatRaw:
-		return usagef("--format %s: write %s, %s or %s", f.format, formatJSON, formatNPY, formatRaw)
+	case f.format != "" && f.format != formatJSON && f.format != formatNPY && f.format != formatRaw && f.format != formatMedia:
+		return usagef("--format %s: write %s, %s, %s or %s", f.format, formatJSON, formatNPY, formatRaw, formatMedia)
 	case f.version != "" && f.label != "":
 		return usagef("--version and --label both choose a version; give one of them")
 	case f.timeout <= 0:
@@ -162,6 +172,8 @@ func (f predictFlags) guess(file string, data []byte) string {
 	switch {
 	case bytes.HasPrefix(data, []byte(npyMagic)):
 		return formatNPY
+	case f.dtype == "" && isMedia(data):
+		return formatMedia
 	case f.dtype != "" || strings.HasSuffix(file, ".raw") || strings.HasSuffix(file, ".bin"):
 		return formatRaw
 	default:
@@ -203,6 +215,11 @@ func (e *env) predictJSON(ctx context.Context, model, file string, data []byte, 
 			return usagef("%s is neither JSON nor an .npy file; --dtype makes it plain numbers of that type", called(file))
 		}
 	}
+	return e.predictMembers(ctx, model, members, f)
+}
+
+// predictMembers asks with the members of a request and prints the answer.
+func (e *env) predictMembers(ctx context.Context, model string, members map[string]json.RawMessage, f predictFlags) error {
 	if f.signature != "" {
 		name, err := json.Marshal(f.signature)
 		if err != nil {
@@ -225,16 +242,15 @@ func (e *env) predictJSON(ctx context.Context, model, file string, data []byte, 
 	if err != nil {
 		return err
 	}
+	if f.submit {
+		return e.queued(ctx, c, path, body, f.submitFlags)
+	}
 	status, answer, err := c.Do(ctx, http.MethodPost, path+":predict", body)
 	if err != nil {
 		return err
 	}
 	if status != http.StatusOK {
-		var refused struct{ Error string }
-		if json.Unmarshal(answer, &refused) == nil && refused.Error != "" {
-			return fmt.Errorf("%s (HTTP %d)", refused.Error, status)
-		}
-		return fmt.Errorf("HTTP %d: %.200s", status, answer)
+		return refusedJSON(status, answer)
 	}
 	if f.golden != "" {
 		if err := appendGolden(f.golden, members, answer); err != nil {

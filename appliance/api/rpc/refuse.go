@@ -2,14 +2,12 @@
 package rpc
 
 import (
-	"net"
 	"strconv"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -26,12 +24,7 @@ const errorDomain = "inferd"
 
 // caller is what is known of the call beside its inputs.
 func (r *request) caller() (api.Caller, error) {
-	c := api.Caller{Bytes: int64(r.buffer.Len())}
-	if p, ok := peer.FromContext(r.ctx); ok {
-		if tcp, ok := p.Addr.(*net.TCPAddr); ok {
-			c.From = tcp.AddrPort().Addr()
-		}
-	}
+	c := api.Caller{Bytes: int64(r.buffer.Len()), From: clientOf(r.ctx)}
 	if at, ok := r.ctx.Deadline(); ok {
 		c.Deadline = at
 		if most := time.Now().Add(api.MaxDeadline); at.After(most) {
@@ -49,10 +42,10 @@ func (r *request) caller() (api.Caller, error) {
 	return c, nil
 }
 
-// refusals are the reasons of admission, which a client is told in details. TensorFlow Serving's own errors have none.
+// refusals are the reasons of admission and of the queue, which a client is told in details. TensorFlow Serving's own errors have none.
 var refusals = map[string]bool{
 	inference.ReasonQueueFull: true, inference.ReasonDeadline: true, inference.ReasonMemory: true, inference.ReasonRate: true,
-	inference.ReasonDraining: true, inference.ReasonLoading: true,
+	inference.ReasonDraining: true, inference.ReasonLoading: true, inference.ReasonDisk: true, inference.ReasonState: true,
 }
 
 // wireStatus is the error as gRPC sends it.

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
 )
 
@@ -56,6 +57,8 @@ type Options struct {
 	// Draining is closed when the appliance begins to stop: health then answers NOT_SERVING and its watches end, for GracefulStop would
 	// wait for them. Nil: never.
 	Draining <-chan struct{}
+	// Jobs takes and answers for what is queued. Nil: there is no such service.
+	Jobs *jobs.Service
 	// Logger hears of panics only. Nil: discard.
 	Logger *slog.Logger
 }
@@ -108,6 +111,9 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 		},
 		Metadata: pb.File_tensorflow_serving_apis_model_service_proto.Path(),
 	}, srv)
+	if opts.Jobs != nil {
+		srv.registerJobs(s)
+	}
 	healthpb.RegisterHealthServer(s, &healthServer{svc: svc, opts: opts})
 	reflection.Register(s)
 }
