@@ -114,16 +114,6 @@ func (f *FS) Lose(seed uint64) {
 	f.lose = rand.New(rand.NewPCG(seed, 0))
 }
 
-// Spoil has reads of the file as it is now fail from the byte on, like sectors that have gone bad, and the kernel forget what it has read. The
-// file keeps the damage under another name; one that takes its place has none.
-func (f *FS) Spoil(name string, from int64) {
-	f.mu.Lock()
-	n := f.files[name]
-	n.spoiled, n.from = true, from
-	f.mu.Unlock()
-	n.NotifyContent(0, 0)
-}
-
 // Locked runs f while no request is answered, for what a fault function shares with its test.
 func (f *FS) Locked(g func()) {
 	f.mu.Lock()
@@ -232,8 +222,6 @@ type file struct {
 	data    []byte
 	durable []byte // after the last fsync
 	since   []Op   // the writes after it
-	spoiled bool
-	from    int64
 }
 
 var (
@@ -253,9 +241,6 @@ func (n *file) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64) 
 	defer n.fs.mu.Unlock()
 	if errno := n.fs.failed(Read, n.name, off, len(dest)); errno != 0 {
 		return nil, errno
-	}
-	if n.spoiled && off+int64(len(dest)) > n.from {
-		return nil, syscall.EIO
 	}
 	size := 0
 	if off < int64(len(n.data)) {
