@@ -18,11 +18,11 @@ build: ## the binary, at build/inferd
 runtime: ## the pinned TensorFlow runtime, at build/runtime
 	@tools/fetch.sh runtime
 
-run: runtime ## serve a real model, prove it, stay in the foreground
+run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: prove it over the WebSocket
 	@tools/fetch.sh model
 	@$(MAKE) --no-print-directory build
 	@$(GO) build -o build/demo ./tools/demo
-	@exec build/demo -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
+	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
 test: runtime lint race memory fuzz-short e2e ## everything the project checks
 	@echo "all checks passed"

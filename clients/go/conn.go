@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -274,7 +275,11 @@ func (s *Stream) up(hello *message, pending int) {
 		c.out = false
 		s.push(c)
 	}
-	s.o.Log.Info("connected", "address", s.c.base.Host, "requests", len(s.queue)+pending)
+	level := slog.LevelDebug
+	if s.stats.Connections > 1 {
+		level = slog.LevelInfo
+	}
+	s.o.Log.Log(context.Background(), level, "connected", "address", s.c.base.Host, "requests", len(s.queue)+pending)
 	s.wake()
 }
 

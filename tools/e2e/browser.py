@@ -50,7 +50,7 @@ class Browser:
     def __init__(self, binary, folder):
         self.log = open(folder / "chromium.log", "wb")
         self.proc = subprocess.Popen([binary, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0", f"--user-data-dir={folder / 'profile'}",
-                                      "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--window-size=1000,900", "about:blank"], stdout=self.log, stderr=self.log)
+                                      "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--window-size=1000,1000", "about:blank"], stdout=self.log, stderr=self.log)
         port = folder / "profile" / "DevToolsActivePort"
         self.until("DevTools are up", lambda: port.exists() and port.read_text().count("\n") >= 1)
         self.port = port.read_text().split("\n")[0]
@@ -125,7 +125,7 @@ def kills(browser, daemon):
     accepted = browser.js("[...calls].filter(([, c]) => c.accepted).map(([id]) => id)")
     daemon.kill()
     check("each input of the first visit that was answered has one result", [id for id, n in first.items() if n != 1], [])
-    check("nothing was refused or lost", browser.js("[...document.querySelectorAll('#log .bad')].map(d => d.textContent)"), [])
+    check("nothing was refused or lost", browser.js("[...document.querySelectorAll('#log .bad')].map(d => d.textContent).filter(t => !t.includes('--- '))"), [])
     seen, life = browser.js("shown"), browser.js("life")
     browser.open(box=f"127.0.0.1:{daemon.port}", model="half_plus_two", shape="1")
     daemon.start()
@@ -139,8 +139,8 @@ def kills(browser, daemon):
 
 def sources(browser, daemon):
     """The microphone and the camera (Chromium's fake ones), and a source that is not allowed."""
-    for source, shape in (("microphone", "2,2,3"), ("camera", "2,2,3")):
-        browser.open(box=f"127.0.0.1:{daemon.port}", model="pixels", shape=shape, source=source, every=20, auto=1, durable=0)
+    for source, shape in (("microphone", "4,4,3"), ("camera", "4,4,3")):
+        browser.open(box=f"127.0.0.1:{daemon.port}", model="brightness", shape=shape, source=source, every=20, auto=1, durable=0)
         browser.until(f"{source} is answered", lambda: browser.stats()["answered"] > 5)
         check(f"the source is the {source}", browser.js("document.getElementById('source').value"), source)
     browser.js("navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('not allowed')); mic = null; $('source').value = 'microphone'; open('microphone')")
@@ -167,10 +167,10 @@ def picture(browser, folder, file):
     daemon.args.append("--stream.origins=null")
     daemon.start()
     daemon.ready("basic-pitch")
-    browser.open(box=f"127.0.0.1:{daemon.port}", every=1000, auto=1)
+    browser.open(box=f"127.0.0.1:{daemon.port}", every=2000, auto=1)
     browser.until("it streams", lambda: browser.stats()["answered"] >= 3)
     daemon.kill()
-    browser.until("some inputs wait", lambda: browser.js("[...calls.values()].filter(c => !c.out).length") >= 3)
+    browser.until("some inputs wait", lambda: browser.js("[...calls.values()].filter(c => !c.out).length") >= 1)
     daemon.start()
     browser.until("it goes on", lambda: browser.js("calls.size") == 0)
     browser.picture(file)
@@ -188,22 +188,22 @@ def main():
     try:
         if sys.argv[2:3] == ["--picture"]:
             return picture(browser, folder, sys.argv[3])
-        subprocess.run(["go", "run", "./tools/makemodels", "-o", str(folder / "models"), "half_plus_two", "pixels"], cwd=ROOT, check=True)
+        subprocess.run(["go", "run", "./tools/makemodels", "-o", str(folder / "models"), "half_plus_two", "brightness"], cwd=ROOT, check=True)
         daemon = Daemon(folder, folder / "models")
         daemon.start()
-        daemon.ready("half_plus_two", "pixels")
+        daemon.ready("half_plus_two", "brightness")
         refused(browser, daemon)
         daemon.end()
         daemon.args.append("--stream.origins=null")
         daemon.start()
-        daemon.ready("half_plus_two", "pixels")
+        daemon.ready("half_plus_two", "brightness")
         kills(browser, daemon)
-        daemon.ready("half_plus_two", "pixels")
+        daemon.ready("half_plus_two", "brightness")
         sources(browser, daemon)
         daemon.end()
         daemon.args[-1] = "--stream.page"
         daemon.start()
-        daemon.ready("half_plus_two", "pixels")
+        daemon.ready("half_plus_two", "brightness")
         served(browser, daemon)
         daemon.end()
         check("a page of at most 200 lines", PAGE.read_text().count("\n") <= 200, True)

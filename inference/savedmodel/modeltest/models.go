@@ -148,16 +148,6 @@ func AllTypes(d tensor.DType) *Model {
 	return b.model()
 }
 
-// Pixels is y = x for small pictures: FLOAT[-1, 2, 2, 3].
-func Pixels() *Model {
-	b := newBuilder("pixels")
-	shape := tensor.Shape{-1, 2, 2, 3}
-	b.placeholder("x", floatT, shape)
-	b.node("Identity", "y", []string{"x"}, attrs{"T": floatT})
-	b.serve("x", shape, "y", shape)
-	return b.model()
-}
-
 // Counter counts in a TensorFlow 1 variable of shape [], as TensorFlow Serving's own test model does. Its outputs, "output", have
 // the type DT_FLOAT_REF. It has the signatures "get_counter", "incr_counter" and "reset_counter" without inputs, and "incr_counter_by"
 // with the input "delta" FLOAT[]; no "serving_default".
