@@ -222,8 +222,10 @@ func (r *run) settle(kills int) error {
 			return fmt.Errorf("inputs %d and %d have one job, %s", x, other, id)
 		}
 		ids[id] = x
-		if again, err := r.post(context.Background(), x); err != nil || again != id {
-			return fmt.Errorf("the key of job %s stands for job %s now (%v)", id, again, err)
+		if again, err := r.post(context.Background(), x); err != nil {
+			return fmt.Errorf("job %s, sent again: %w", id, err)
+		} else if again != id {
+			return fmt.Errorf("the key of job %s stands for job %s now", id, again)
 		}
 		if err := r.result(id, x); err != nil {
 			return fmt.Errorf("job %s of input %d: %w", id, x, err)
@@ -274,10 +276,10 @@ func (r *run) result(id string, x int) error {
 	}
 	var got struct{ Predictions [][]float64 }
 	status, err := r.do(req, &got)
-	if err != nil || status != http.StatusOK || len(got.Predictions) != 1 || got.Predictions[0][0] != float64(x)/2+2 {
-		return fmt.Errorf("its result is %v with status %d (%v)", got, status, err)
+	if err == nil && (status != http.StatusOK || len(got.Predictions) != 1 || got.Predictions[0][0] != float64(x)/2+2) {
+		err = fmt.Errorf("its result is %v with status %d", got, status)
 	}
-	return nil
+	return err
 }
 
 // runs counts, per input, the runs that had it.

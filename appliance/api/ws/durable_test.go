@@ -191,17 +191,17 @@ func TestLanes(t *testing.T) {
 	run()
 	next := 0
 	for seen := 0; seen < n; seen++ {
-		switch m := p.frame(); {
-		case m.ID == "raw":
-		default:
-			if next == 5 {
-				next++
-			}
-			if m.ID != fmt.Sprint(next) || len(m.Predictions) != 1 {
-				t.Errorf("got %+v, want %d", m, next)
-			}
+		m := p.frame()
+		if m.ID == "raw" {
+			continue
+		}
+		if next == 5 {
 			next++
 		}
+		if m.ID != fmt.Sprint(next) || len(m.Predictions) != 1 {
+			t.Errorf("got %+v, want %d", m, next)
+		}
+		next++
 	}
 }
 
