@@ -272,6 +272,12 @@ func (q *Queue) Lease(ctx context.Context, model string, n int, maxBytes int64, 
 	good := out[:0]
 	for _, l := range out {
 		l.Payload, err = q.body(&l.Item, partPayload)
+		if err != nil && !errors.Is(err, errRecord) { // nothing is known against the payload
+			for _, l := range out {
+				_, _ = q.Release(context.WithoutCancel(ctx), l.ID, Back{}) // where that fails too, the next start has it
+			}
+			return nil, err
+		}
 		if err != nil {
 			_, _ = q.Finish(ctx, l.ID, Outcome{State: Failed, Code: 15, Reason: "disk", Error: "its payload in the queue's file is damaged: " + err.Error(), At: l.Submitted})
 			continue
