@@ -233,6 +233,9 @@ func (s *Stream) verdict(err error) error {
 func (s *Stream) resume(conn *websocket.Conn) (pending int, err error) {
 	s.mu.Lock()
 	session, after, wanted := s.session, s.acked, s.durable && s.session != ""
+	if s.seen = 0; wanted {
+		s.seen = after
+	}
 	s.mu.Unlock()
 	if !wanted {
 		return 0, nil
@@ -307,7 +310,7 @@ func (s *Stream) loseSession() {
 			s.answer(c, Result{Err: ErrSession})
 		}
 	}
-	s.session, s.acked, s.received, s.unacked = "", 0, 0, nil
+	s.session, s.acked, s.received, s.seen, s.unacked = "", 0, 0, 0, nil
 	s.durable = slices.ContainsFunc(s.inOrder(), func(c *call) bool { return c.req.Durable })
 	s.wake()
 }
@@ -361,9 +364,9 @@ func (s *Stream) writeLoop(ctx context.Context, conn *websocket.Conn, broken <-c
 
 // nextFrame is what is to be written now: acknowledgements and cancellations first, then requests as far as there is credit. mu is held.
 func (s *Stream) nextFrame(acked *uint64) (frame []byte, binary, closing bool) {
-	if s.acked > *acked {
-		*acked = s.acked
-		return fmt.Appendf(nil, `{"ack":%d}`, s.acked), false, false
+	if through := min(s.acked, s.seen); through > *acked { // what this connection has not brought, it takes no acknowledgement of
+		*acked = through
+		return fmt.Appendf(nil, `{"ack":%d}`, through), false, false
 	}
 	if s.closed {
 		return nil, false, true
@@ -455,6 +458,10 @@ func (s *Stream) answered(ctx context.Context, m *message) {
 		return
 	}
 	r := m.result()
+	if m.Seq > s.seen {
+		s.seen = m.Seq
+		s.wake() // it may have been acknowledged when the connection before was lost
+	}
 	switch {
 	case m.Seq > 0 && m.Seq <= s.received:
 		s.stats.Twice++

@@ -53,6 +53,7 @@ type Stream struct {
 	durable  bool   // the session is worth resuming
 	acked    uint64 // by the user
 	received uint64 // the last result that Recv passed on or will
+	seen     uint64 // the last result that this connection has brought, or begins after
 	next     uint64 // number of the next id
 	serial   uint64 // of the next call
 	open     map[uint64]struct{}

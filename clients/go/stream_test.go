@@ -152,6 +152,30 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestAckBetweenConnections: what is acknowledged while the connection is away, or after it was resumed from before that, is told to the appliance once it has come again: to the
+// new connection it was never sent.
+func TestAckBetweenConnections(t *testing.T) {
+	p := newPeer(t)
+	s := p.stream(StreamOptions{})
+	e := p.next(hello)
+	send(t, s, Request{Durable: true})
+	e.hears(`{"id":"0","model":"m","durable":true,"instances":[1]}`)
+	e.say(`{"id":"0","predictions":[1],"seq":1}`)
+	r := recv(t, s)
+	e.cut()
+	e = p.next(hello)
+	e.hears(`{"resume":{"session":"s1","after":0}}`)
+	s.Ack(r)
+	e.say(`{"resumed":{"session":"s1","last":1,"pending":1}}`)
+	send(t, s, Request{ID: "x"})
+	e.hears(`{"id":"x","model":"m","instances":[1]}`) // and no acknowledgement before it
+	e.say(`{"id":"0","predictions":[1],"seq":1}`)
+	e.hears(`{"ack":1}`)
+	if st := s.Stats(); st.Twice != 1 || st.Answered != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
 // TestLost: what must not run twice is not sent twice, and what may be is.
 func TestLost(t *testing.T) {
 	p := newPeer(t)

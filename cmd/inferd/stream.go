@@ -166,8 +166,16 @@ func (e *env) stream(ctx context.Context, model string, f streamFlags) error {
 	received := make(chan error, 1)
 	rctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	go func() { received <- view.receive(rctx, s, f.session) }()
-	sendErr := f.send(ctx, s, src, model, session.Next, view)
+	sctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	go func() {
+		err := view.receive(rctx, s, f.session)
+		if err != nil {
+			giveUp() // nobody takes results any more
+		}
+		received <- err
+	}()
+	sendErr := f.send(sctx, s, src, model, session.Next, view)
 	s.CloseSend()
 	if sendErr != nil {
 		defer time.AfterFunc(lastAnswers, func() { stop(errors.New("no more answers within " + lastAnswers.String())) }).Stop()
@@ -178,10 +186,10 @@ func (e *env) stream(ctx context.Context, model string, f streamFlags) error {
 	switch {
 	case ctx.Err() != nil:
 		return errSilent // interrupted; the summary has it
-	case sendErr != nil:
-		return sendErr
 	case err != nil:
 		return err
+	case sendErr != nil:
+		return sendErr
 	case view.wrong > 0 || s.Stats().Refused+s.Stats().Lost > 0:
 		return errSilent
 	}

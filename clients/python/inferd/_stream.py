@@ -94,6 +94,7 @@ class AsyncStream:
         self._least, self._most, self._max_answer = min_backoff, max_backoff, max_answer
         s = session or Session()
         self._session, self._acked, self._received, self._next, self._note = s.id, s.acked, s.acked, s.next, s.note
+        self._seen = 0  # the last result that this connection has brought, or begins after
         self._durable = bool(s.id)  # the session is worth resuming
         self._open: set[int] = set(s.open)
         self._calls: dict[str, _Call] = {}  # not answered yet, in the order of send
@@ -372,8 +373,10 @@ class AsyncStream:
             await conn.close()
 
     async def _resume(self, conn: _ws.ClientConnection) -> None:
+        self._seen = 0
         if not (self._durable and self._session):
             return
+        self._seen = self._acked
         # After is what was acknowledged, not what was received: what only this process has seen must stay with the appliance.
         await conn.send(json.dumps({"resume": {"session": self._session, "after": self._acked}}))
         while True:
@@ -408,7 +411,7 @@ class AsyncStream:
         for c in list(self._calls.values()):
             if c.accepted:
                 self._answer(c, Result(error=SessionError("the appliance does not know the session any more (see stream.session_retention); ask for the job by its id")))
-        self._session, self._acked, self._received = "", 0, 0
+        self._session, self._acked, self._received, self._seen = "", 0, 0, 0
         self._unacked.clear()
         self._durable = any(c.durable for c in self._calls.values())
         self._wake()
@@ -418,8 +421,8 @@ class AsyncStream:
         acked = 0
         while True:
             changed = self._changed
-            if self._acked > acked:
-                acked = self._acked
+            if min(self._acked, self._seen) > acked:  # what this connection has not brought, it takes no acknowledgement of
+                acked = min(self._acked, self._seen)
                 await conn.send(json.dumps({"ack": acked}))
             elif self._closed:
                 await conn.close()
@@ -493,6 +496,9 @@ class AsyncStream:
             error = Error(str(m["error"]), code=str(m.get("code", "")), reason=str(m.get("reason", "")), retry_after=float(m.get("retry_ms") or 0) / 1000)
         elif "predictions" not in m and "outputs" not in m:
             raise InferdError("an id and no answer")
+        if seq > self._seen:
+            self._seen = seq
+            self._wake()  # it may have been acknowledged when the connection before was lost
         if seq and seq <= self._received:
             self._stats.twice += 1
             return
