@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak test-gpu clean
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -18,11 +18,11 @@ build: ## the binary, at build/inferd
 runtime: ## the pinned TensorFlow runtime, at build/runtime
 	@tools/fetch.sh runtime
 
-run: runtime ## serve a real model, prove it, stay in the foreground
+run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: prove it over the WebSocket
 	@tools/fetch.sh model
 	@$(MAKE) --no-print-directory build
 	@$(GO) build -o build/demo ./tools/demo
-	@exec build/demo -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
+	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
 test: runtime lint race memory fuzz-short e2e ## everything the project checks
 	@echo "all checks passed"
@@ -52,12 +52,20 @@ fuzz: ## every fuzz target for FUZZTIME (60s unless set)
 e2e: build runtime ## the real clients against a running inferd
 	@tools/fetch.sh venv
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/run.py build/inferd
+	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 10
+	@tools/fetch.sh pyclient
+	LIBTENSORFLOW='$(RUNTIME)' INFERD=build/inferd build/pyclient/bin/python -m pytest -q -p no:cacheprovider clients/python
+	LIBTENSORFLOW='$(RUNTIME)' build/pyclient/bin/python tools/e2e/browser.py build/inferd
 
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
 
 soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd -only swaps -swaps 200
+
+crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
+	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
+	INFERD_LONG=1 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
 
 test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
 	tools/test-gpu.sh

@@ -28,10 +28,12 @@ import (
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rest"
 	"github.com/inferd/inferd/appliance/api/rpc"
+	"github.com/inferd/inferd/appliance/api/ws"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/appliance/jobs"
+	"github.com/inferd/inferd/clients/browser"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tfrt"
@@ -90,6 +92,7 @@ type Appliance struct {
 
 	jobs      *jobs.Service // set by Run before the doors open
 	queueless string        // why there is no queue, likewise
+	stream    *ws.Handler   // likewise; nil when it is off
 
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
@@ -109,7 +112,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	live := newWorkers()
 	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
 	a.gate = admission.NewGate(gateLimits(cfg.Admission), a.memory.ledger)
-	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request, Log: opts.Log})
+	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request,
+		MaxTensorBytes: 4 * int64(cfg.Limits.MaxRequestBytes), Log: opts.Log})
 	if _, secure := cfg.Listen.TLS.Set(); secure {
 		var err error
 		if a.certs, err = newCertificates(cfg.Listen.TLS, opts.Log); err != nil {
@@ -156,7 +160,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		return nil, err
 	}
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &queueStates{a})
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a})
 	return a, nil
 }
 
@@ -216,6 +220,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.closeQueue()
+	a.openStream()
 	socketless, err := a.doors.open(a.cfg, a.opts.BesideOthers)
 	if err != nil {
 		return err
@@ -396,6 +401,9 @@ func (a *Appliance) drain(servers []*http.Server, g *grpc.Server) {
 			}
 		})
 	}
+	if a.stream != nil {
+		wg.Go(func() { a.stream.Drain(ctx) })
+	}
 	wg.Go(func() {
 		stopped := context.AfterFunc(ctx, g.Stop)
 		g.GracefulStop()
@@ -418,10 +426,17 @@ func (a *Appliance) front() http.Handler {
 	mux.HandleFunc("GET /v2/health/live", a.liveness)
 	mux.HandleFunc("GET /readyz", a.readiness)
 	mux.HandleFunc("GET /v2/health/ready", a.readiness)
+	if a.stream != nil && a.cfg.Stream.Page {
+		mux.Handle("GET /stream", browser.Page())
+	}
 	mux.Handle("/", v1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == admissionPath {
 			a.admissionHandler(w, r)
+			return
+		}
+		if a.stream != nil && strings.EqualFold(r.URL.Path, streamPath) {
+			a.stream.ServeHTTP(w, r)
 			return
 		}
 		// The mux knows case and redirects unclean paths; TensorFlow Serving's surface is matched as it was sent.

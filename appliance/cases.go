@@ -2,9 +2,11 @@
 package appliance
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
+	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rest"
 	"github.com/inferd/inferd/appliance/api/rpc"
 	"github.com/inferd/inferd/inference"
@@ -15,9 +17,20 @@ import (
 // decodeCases reads recorded calls as gRPC reads them, and golden cases as REST reads requests and writes answers.
 func decodeCases() updater.Decode {
 	return updater.Decode{
-		Recorded: rpc.DecodeRecorded,
+		Recorded: func(rec inference.Recorded, signatures map[string]*inference.Signature) ([]*inference.Request, error) {
+			list, err := rpc.DecodeRecorded(rec, signatures)
+			for _, req := range list {
+				if err == nil {
+					err = api.DecodeFiles(context.Background(), req, 0, nil)
+				}
+			}
+			return list, err
+		},
 		Golden: func(text []byte, signatures map[string]*inference.Signature) (updater.Golden, error) {
 			g, err := rest.DecodeGolden(text, signatures)
+			if err == nil {
+				err = api.DecodeFiles(context.Background(), g.Request, 0, nil)
+			}
 			return updater.Golden(g), err
 		},
 	}

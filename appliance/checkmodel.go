@@ -201,7 +201,7 @@ func list(numbers []int64) string {
 
 // version checks one version folder and reports whether it would be served.
 func (c *checker) version(ctx context.Context, dir string, m config.Model) (good bool) {
-	info, err := savedmodel.Read(dir, m.Tags)
+	info, err := readVersion(m, dir)
 	if err != nil {
 		message := strings.TrimPrefix(err.Error(), "read "+dir+": ")
 		if hint := savedmodel.Diagnose(dir); hint != "" {
@@ -217,6 +217,9 @@ func (c *checker) version(ctx context.Context, dir string, m config.Model) (good
 	var more []Finding
 	for _, key := range slices.Sorted(maps.Keys(info.Refused)) {
 		more = append(more, Finding{Severity: FindingWarning, Subject: dir, Message: fmt.Sprintf("signature %q cannot be served: %s", key, info.Refused[key])})
+	}
+	for _, w := range info.Warnings {
+		more = append(more, Finding{Severity: FindingWarning, Subject: dir, Message: w})
 	}
 	if len(info.Signatures) == 0 {
 		more = append(more, Finding{Severity: FindingWarning, Subject: dir, Message: "it has no signature, so nothing can be asked of it"})

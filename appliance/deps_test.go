@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"appliance/api/rpc/jobspb":       {},
 	"appliance/api/ws":               {"appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor", "storage"},
 	"systemd":                        {},
+	"clients/browser":                {},
 	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},
 }

@@ -350,7 +350,7 @@ func (s *servable) stats() (worker.Stats, bool) {
 	return m.Stats(), true
 }
 
-// read is savedmodel.Read with the model's tags.
+// read is [readVersion] as the updater calls it.
 func read(m updater.Model, dir string) (*savedmodel.Info, error) {
-	return savedmodel.Read(dir, settings(updater.Candidate{Model: m}).Tags)
+	return readVersion(settings(updater.Candidate{Model: m}), dir)
 }

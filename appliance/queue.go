@@ -13,6 +13,7 @@ import (
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rest"
 	"github.com/inferd/inferd/appliance/api/rpc"
+	"github.com/inferd/inferd/appliance/api/ws"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/appliance/jobs"
@@ -26,7 +27,6 @@ const (
 	queueLook     = time.Second
 	mostInFlight  = 256      // jobs of one model, unless configured
 	queueHotBytes = 32 << 20 // of the file, that are booked: what is read and written all the time
-	sessionsKept  = time.Hour
 )
 
 // QueueFile is where the jobs are kept.
@@ -51,7 +51,9 @@ func (a *Appliance) openQueue() error {
 		API: a.service, Settings: func() jobs.Settings { return jobSettings(a.current.Load()) }, Boot: jobs.BootID(),
 		Codecs: map[api.Kind]api.Codec{
 			api.JSON:  rest.NewCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
+			api.Media: rest.NewMediaCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
 			api.Proto: rpc.NewCodec(rpc.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent}),
+			api.Raw:   ws.NewRawCodec(),
 		},
 		MaxAge: func(model string) time.Duration {
 			m, _ := a.current.Load().Model(model)
@@ -116,7 +118,7 @@ func jobSettings(c *config.Config) jobs.Settings {
 	q := &c.Queue
 	return jobs.Settings{
 		MaxAttempts: q.MaxAttempts, MaxDeaths: q.MaxDeaths, Backoff: q.Backoff, MaxBackoff: q.MaxBackoff, MaxPayload: c.MaxJob(),
-		Retention: storage.Retention{Finished: q.Retention, Dead: q.DeadRetention, Sessions: sessionsKept},
+		Retention: storage.Retention{Finished: q.Retention, Dead: q.DeadRetention, Sessions: c.Stream.SessionRetention},
 	}
 }
 

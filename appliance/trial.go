@@ -61,7 +61,7 @@ func (t *Trial) candidate(dir string) (updater.Candidate, error) {
 			m = t.load.cfg.Models[i]
 		}
 	}
-	info, err := savedmodel.Read(dir, m.Tags)
+	info, err := readVersion(m, dir)
 	if err != nil {
 		return updater.Candidate{}, err
 	}

@@ -30,8 +30,15 @@ func openBolt(path string, o bbolt.Options) (*bbolt.DB, *os.File, error) {
 	o.FreelistType = bbolt.FreelistMapType
 	o.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag, mode)
+		if err != nil {
+			return nil, err
+		}
 		file = f
-		return f, err
+		// bbolt asks for the same lock on the same description next, and has it.
+		if err := lock(f, o.ReadOnly, o.Timeout); err != nil {
+			return f, err
+		}
+		return f, inspectFile(f)
 	}
 	err := guard(func() (err error) {
 		bolt, err = bbolt.Open(path, 0o640, &o)
@@ -42,12 +49,29 @@ func openBolt(path string, o bbolt.Options) (*bbolt.DB, *os.File, error) {
 	case err == nil:
 		return bolt, file, nil
 	case errors.Is(err, berrors.ErrTimeout):
+		abandon(file)
 		return nil, nil, ErrLocked
 	case !errors.As(err, &system) && !errors.Is(err, errDamaged):
 		err = fmt.Errorf("%w: %w", errDamaged, err) // bbolt's own verdicts on the bytes are not all sentinels
 	}
 	abandon(file)
 	return nil, nil, err
+}
+
+// lock takes the lock of bbolt's on the file, and waits for it at most so long.
+func lock(f *os.File, shared bool, timeout time.Duration) error {
+	how := syscall.LOCK_NB | syscall.LOCK_EX
+	if shared {
+		how = syscall.LOCK_NB | syscall.LOCK_SH
+	}
+	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) { // nothing tells when it is free
+		if err := syscall.Flock(int(f.Fd()), how); !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Now().After(end) {
+			return berrors.ErrTimeout
+		}
+	}
 }
 
 // update runs f in a transaction and commits it. It never rolls back: to find the free pages again bbolt then reads every page in a goroutine of
@@ -76,47 +100,6 @@ func whole(tx *bbolt.Tx, file *os.File) error {
 		return fmt.Errorf("%w: it has %d bytes and should have %d", errDamaged, st.Size(), tx.Size())
 	}
 	return err
-}
-
-// probe reads every page that holds something, where a fault or a bad page is an error. Where bbolt itself reads them, to find the free ones
-// or to check, it does so in goroutines of its own, in which either would end the process, at every start anew.
-func probe(path string, timeout time.Duration) error {
-	bolt, file, err := openBolt(path, bbolt.Options{Timeout: timeout, ReadOnly: true})
-	if err != nil {
-		return err
-	}
-	err = guard(func() error {
-		return bolt.View(func(t *bbolt.Tx) error {
-			if err := whole(t, file); err != nil {
-				return err
-			}
-			return walkPages(t)
-		})
-	})
-	if err != nil {
-		abandon(file)
-		return err
-	}
-	return guard(bolt.Close)
-}
-
-// walkPages reads a byte of every page that holds something.
-func walkPages(t *bbolt.Tx) error {
-	return t.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-		walkKeys(b)
-		return nil
-	})
-}
-
-func walkKeys(b *bbolt.Bucket) {
-	c := b.Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		if v == nil {
-			if inner := b.Bucket(k); inner != nil {
-				walkKeys(inner)
-			}
-		}
-	}
 }
 
 // abandon gives the descriptor and the lock back where bbolt cannot be closed any more: its own Close may wait for a lock that a panic left

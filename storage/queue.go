@@ -101,6 +101,7 @@ type Queue struct {
 	bolt  *bbolt.DB // nil after Close, and where no file can be had
 	file  *os.File
 	moved string // where a damaged file lies
+	stale bool   // bolt is open to be read only, until the disk takes writes
 
 	degraded atomic.Bool
 	damaged  atomic.Int64 // records that were set aside since OpenQueue
@@ -181,10 +182,12 @@ func OpenQueue(path string, o QueueOptions) (*Queue, error) {
 			return nil, fmt.Errorf("queue %s: %w", path, err)
 		}
 	}
+	q.mu.Lock()
 	err = q.open(true)
 	if errors.Is(err, errDamaged) && !o.ReadOnly {
 		err = q.replace(err)
 	}
+	q.mu.Unlock()
 	if err != nil {
 		pack.close()
 		return nil, fmt.Errorf("queue %s: %w", path, err)
@@ -216,12 +219,11 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// open opens what lies at the path and reads its counts. first: no lease in it is anybody's. On an error nothing is held.
+// open opens what lies at the path and reads its counts. first: no lease in it is anybody's. On an error nothing is held. Its caller holds
+// mu: who wants to read waits, for a file that is not open for a moment is no fault of the disk's.
 func (q *Queue) open(first bool) error {
-	if st, err := os.Stat(q.path); q.opts.ReadOnly && err != nil {
-		return err
-	} else if err == nil && st.Size() > 0 && !q.opts.ReadOnly {
-		if err := probe(q.path, q.opts.Timeout); err != nil {
+	if q.opts.ReadOnly {
+		if _, err := os.Stat(q.path); err != nil {
 			return err
 		}
 	}
@@ -255,16 +257,14 @@ func (q *Queue) open(first bool) error {
 		abandon(file)
 		return err
 	}
-	q.mu.Lock()
 	q.bolt, q.file = bolt, file
-	q.mu.Unlock()
 	q.memMu.Lock()
 	q.mem = mem
 	q.memMu.Unlock()
 	return nil
 }
 
-// replace moves the damaged file aside and begins a new one.
+// replace moves the damaged file aside and begins a new one. Its caller holds mu.
 func (q *Queue) replace(why error) error {
 	aside := q.path + ".damaged"
 	for i := 2; ; i++ { // an earlier one may hold jobs that somebody wants to look for
@@ -280,9 +280,7 @@ func (q *Queue) replace(why error) error {
 	if err := q.open(true); err != nil {
 		return err
 	}
-	q.mu.Lock()
 	q.moved = aside
-	q.mu.Unlock()
 	q.log.Error("queue file was damaged: it was moved aside with the jobs in it, and a new one begun", "path", q.path, "to", aside, "err", why)
 	q.watching.all()
 	return nil
@@ -457,105 +455,6 @@ func (q *Queue) commit(batch []*op) {
 		o.done <- o.err
 	}
 	q.settle()
-}
-
-// failed answers a batch of which nobody knows whether it is on disk, and sees to the file before the next one.
-func (q *Queue) failed(batch []*op, settled bool, err error) {
-	q.strikes++
-	q.log.Error("queue file was not written: it is closed, opened again and checked", "path", q.path, "err", err, "writes", len(batch))
-	again := q.reopen(settled)
-	if again != nil || q.strikes > 1 {
-		q.suspect = errors.Join(err, again)
-		if !q.degraded.Swap(true) {
-			q.log.Error("queue takes no jobs until its disk takes writes: free space, or replace the disk", "path", q.path, "err", q.suspect)
-		}
-	}
-	for _, o := range batch {
-		o.done <- fmt.Errorf("queue %s: %w: %w", q.path, ErrNotStored, err)
-	}
-	q.settle()
-}
-
-// reopen closes the file, opens it and checks its structure: what a failed write or fsync has left is what the next commit builds on. settled:
-// no transaction is open. One bad read, or a fault of our own, is not the file's end: only what this finds has it replaced.
-func (q *Queue) reopen(settled bool) error {
-	q.mu.Lock()
-	bolt, file := q.bolt, q.file
-	q.bolt, q.file = nil, nil
-	q.mu.Unlock()
-	if bolt != nil {
-		if !settled || guard(bolt.Close) != nil {
-			abandon(file)
-		}
-	}
-	err := q.open(false)
-	if err == nil {
-		err = q.structure()
-	}
-	if errors.Is(err, errDamaged) {
-		q.mu.Lock()
-		abandon(q.file)
-		q.bolt, q.file = nil, nil
-		q.mu.Unlock()
-		err = q.replace(err)
-	}
-	return err
-}
-
-// heal tries to write to a degraded queue's file.
-func (q *Queue) heal() bool {
-	if time.Since(q.probed) < probeEvery {
-		return false
-	}
-	q.probed = time.Now()
-	q.mu.RLock()
-	have := q.bolt != nil
-	q.mu.RUnlock()
-	err := q.suspect
-	if !have {
-		err = q.reopen(true)
-	}
-	if have || err == nil {
-		var settled bool
-		settled, err = update(q.bolt, func(t *bbolt.Tx) error { return t.Bucket(bucketMeta).Put([]byte("probe"), make([]byte, 4096)) })
-		if err != nil {
-			err = errors.Join(err, q.reopen(settled))
-		}
-	}
-	if err != nil {
-		q.suspect = err
-		return false
-	}
-	q.degraded.Store(false)
-	q.strikes = 0
-	q.log.Info("queue takes jobs again", "path", q.path)
-	return true
-}
-
-// structure has bbolt look at every page. Nothing may be written meanwhile: bbolt holds the pages against the free list of now.
-func (q *Queue) structure() error {
-	if q.bolt == nil {
-		return fmt.Errorf("queue %s: %w", q.path, ErrDegraded)
-	}
-	return guard(func() error {
-		return q.bolt.View(func(t *bbolt.Tx) error {
-			if err := walkPages(t); err != nil {
-				return err
-			}
-			return check(t)
-		})
-	})
-}
-
-// check is bbolt's own.
-func check(t *bbolt.Tx) error {
-	var first error
-	for err := range t.Check() { // to its end: the goroutine behind it sends everything
-		if first == nil {
-			first = fmt.Errorf("%w: %w", errDamaged, err)
-		}
-	}
-	return first
 }
 
 // view runs f in a transaction that reads. What cannot be read is looked at by the writer, who may have to begin a new file.

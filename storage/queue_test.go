@@ -481,6 +481,25 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// TestLaneExpiresTogether: who becomes the front of a lane in a transaction, and ends in it too, lets the next one go.
+func TestLaneExpiresTogether(t *testing.T) {
+	q := openQueue(t, "", QueueOptions{})
+	for i := range 4 {
+		it := job("m")
+		it.Lane = "l"
+		if i < 3 {
+			it.Expires = epoch.Add(time.Second)
+		}
+		add(t, q, it, "x")
+	}
+	if n, _, _, err := q.Sweep(context.Background(), epoch.Add(time.Minute), Retention{}); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	if l := lease(t, q, "m", 4); len(l) != 1 {
+		t.Fatal(len(l))
+	}
+}
+
 // TestCheckFinds: what nothing of the queue's would do, done to its file.
 func TestCheckFinds(t *testing.T) {
 	key := func(b *bbolt.Bucket) []byte { k, _ := b.Cursor().First(); return append([]byte{}, k...) }

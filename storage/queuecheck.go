@@ -319,22 +319,22 @@ func (x *tx) index(it *Item, fronts map[string]bool) error {
 	}
 	if it.State == Dead {
 		x.mem.dead++
-		return try(x.dead.Put(timeKey(it.Finished, it.Seq), nil))
+		return try(x.dead.Put(timeKey(it.Finished, it.Seq), present))
 	}
 	if it.State.Final() {
 		x.mem.finished++
-		return try(x.ends.Put(timeKey(it.Finished, it.Seq), nil))
+		return try(x.ends.Put(timeKey(it.Finished, it.Seq), present))
 	}
 	d := x.depth(it.Model)
 	d.jobs++
 	d.bytes += it.payload.stored
 	if !it.Expires.IsZero() {
-		if err := try(x.expiry.Put(timeKey(it.Expires, it.Seq), nil)); err != nil {
+		if err := try(x.expiry.Put(timeKey(it.Expires, it.Seq), present)); err != nil {
 			return err
 		}
 	}
 	if it.Lane != "" {
-		if err := try(x.lanes.Put(laneKey(it.Lane, it.Seq), nil)); err != nil {
+		if err := try(x.lanes.Put(laneKey(it.Lane, it.Seq), present)); err != nil {
 			return err
 		}
 	}
@@ -345,7 +345,7 @@ func (x *tx) index(it *Item, fronts map[string]bool) error {
 		fronts[it.Lane] = true
 	}
 	x.q.ring()
-	return try(x.ready.Put(readyKey(d.id, it.Class, it.Seq), nil))
+	return try(x.ready.Put(readyKey(d.id, it.Class, it.Seq), present))
 }
 
 // dropOrphans removes the chunks of jobs that are not there.

@@ -94,7 +94,7 @@ func (x *tx) append(it Item, payload []byte) (Item, bool, error) {
 		return Item{}, false, err
 	}
 	if !it.Expires.IsZero() {
-		if err := try(x.expiry.Put(timeKey(it.Expires, seq), nil)); err != nil {
+		if err := try(x.expiry.Put(timeKey(it.Expires, seq), present)); err != nil {
 			return Item{}, false, err
 		}
 	}
@@ -125,92 +125,125 @@ func (x *tx) count(it *Item, sign int) {
 	x.totals = true
 }
 
-// makeRoom finds out whether the job may be stored, and ends others for it where that is configured.
+// maxVictims bounds how many jobs end for one new one.
+const maxVictims = 64
+
+// makeRoom finds out whether the job may be stored, and ends others for it where that is configured; none of them where they are not enough.
 func (x *tx) makeRoom(it *Item) error {
+	var victims []*Item
 	for {
-		full := x.full(it)
+		full := x.full(it, victims)
 		if full == nil {
-			return nil
+			break
 		}
-		if x.q.opts.WhenFull != Evict {
+		if x.q.opts.WhenFull != Evict || len(victims) == maxVictims {
 			return full
 		}
-		victim, err := x.victim(full.Model, it.Class)
+		v, err := x.victim(full.Model, it.Class, victims)
 		if err != nil {
 			return err
 		}
-		if victim == nil {
+		if v == nil {
 			return full
 		}
-		victim.Code, victim.Reason = 8, "queue_full" // RESOURCE_EXHAUSTED
-		victim.Error = "it was the oldest of the lowest priority when the queue was full, and made room for a new job"
-		if err := x.end(victim, Expired, it.Submitted, false); err != nil {
+		victims = append(victims, v)
+	}
+	for _, v := range victims {
+		v.Code, v.Reason = 8, "queue_full" // RESOURCE_EXHAUSTED
+		v.Error = "it was the oldest of the lowest priority when the queue was full, and made room for a new job"
+		if err := x.end(v, Expired, it.Submitted, false); err != nil {
 			return err
 		}
-		x.q.watching.later(victim)
+		x.q.watching.later(v)
 	}
+	return nil
 }
 
-// full is the bound that the job would break.
-func (x *tx) full(it *Item) *FullError {
+// full is the bound that the job would break once the others are gone.
+func (x *tx) full(it *Item, gone []*Item) *FullError {
+	var own, all Limits // what the others free
+	for _, v := range gone {
+		if all.Bytes += v.payload.stored; v.payload.stored > 0 { // an empty one stays in the count as it is
+			all.Jobs++
+		}
+		if v.Model == it.Model {
+			own.Jobs++
+			own.Bytes += v.payload.stored
+		}
+	}
 	if f := x.q.opts.Model; f != nil {
 		l, d := f(it.Model), x.mem.models[it.Model]
-		if l.Jobs > 0 && d.jobs >= l.Jobs {
+		if l.Jobs > 0 && d.jobs-own.Jobs >= l.Jobs {
 			return &FullError{it.Model, "jobs", int64(d.jobs), int64(l.Jobs)}
 		}
-		if l.Bytes > 0 && d.bytes+it.payload.stored > l.Bytes {
+		if l.Bytes > 0 && d.bytes-own.Bytes+it.payload.stored > l.Bytes {
 			return &FullError{it.Model, "bytes", d.bytes, l.Bytes}
 		}
 	}
 	whole := x.q.opts.Whole
-	if x.mem.jobs >= whole.Jobs {
+	if x.mem.jobs-all.Jobs >= whole.Jobs {
 		return &FullError{"", "jobs", int64(x.mem.jobs), int64(whole.Jobs)}
 	}
-	if x.mem.bytes+it.payload.stored > whole.Bytes {
+	if x.mem.bytes-all.Bytes+it.payload.stored > whole.Bytes {
 		return &FullError{"", "bytes", x.mem.bytes, whole.Bytes}
 	}
 	return nil
 }
 
-// victim is the oldest ready job of the lowest priority, of the model or of all, if it is no more urgent than class. Nil: none.
-func (x *tx) victim(model string, class uint8) (*Item, error) {
+// victim is the oldest ready job of the lowest priority, of the model or of all, if it is no more urgent than class and not among those chosen.
+// Nil: none.
+func (x *tx) victim(model string, class uint8, chosen []*Item) (*Item, error) {
+	taken := make(map[uint64]bool, len(chosen))
+	for _, v := range chosen {
+		taken[v.Seq] = true
+	}
 	var best *Item
-	c := x.ready.Cursor()
 	for name, d := range x.mem.models {
 		if d.jobs == 0 || (model != "" && name != model) {
 			continue
 		}
-		for from := 255; from >= int(class); {
-			// The last key of the model up to this class tells which class is there.
-			k, _ := c.Seek(readyKey(d.id, uint8(from), ^uint64(0)))
-			if k == nil {
-				k, _ = c.Last()
-			} else if string(k) > string(readyKey(d.id, uint8(from), ^uint64(0))) {
-				k, _ = c.Prev()
-			}
-			if len(k) != 13 || binary.BigEndian.Uint32(k) != d.id || k[4] < class {
-				break
-			}
-			lowest := k[4]
-			k, _ = c.Seek(readyKey(d.id, lowest, 0))
-			seq := binary.BigEndian.Uint64(k[5:])
-			it, err := x.get(seq)
-			if err != nil {
-				if err := x.setAside(seq); err != nil {
-					return nil, err
-				}
-				if err := try(x.ready.Delete(k)); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			if best == nil || it.Class > best.Class || it.Class == best.Class && it.Seq < best.Seq {
-				best = &it
-			}
-			break
+		it, err := x.oldestOfLowest(d.id, class, taken)
+		if err != nil {
+			return nil, err
+		}
+		if it != nil && (best == nil || it.Class > best.Class || it.Class == best.Class && it.Seq < best.Seq) {
+			best = it
 		}
 	}
 	return best, nil
+}
+
+// oldestOfLowest is the first ready job, not taken, of the model's least urgent class that has one, if that is no more urgent than class.
+func (x *tx) oldestOfLowest(model uint32, class uint8, taken map[uint64]bool) (*Item, error) {
+	c := x.ready.Cursor()
+	for upTo := 255; upTo >= int(class); {
+		// The last key up to this class tells which class is there.
+		last := readyKey(model, uint8(upTo), ^uint64(0))
+		k, _ := c.Seek(last)
+		if k == nil {
+			k, _ = c.Last()
+		} else if string(k) > string(last) {
+			k, _ = c.Prev()
+		}
+		if len(k) != 13 || binary.BigEndian.Uint32(k) != model || k[4] < class {
+			return nil, nil
+		}
+		lowest := k[4]
+		for k, _ = c.Seek(readyKey(model, lowest, 0)); len(k) == 13 && binary.BigEndian.Uint32(k) == model && k[4] == lowest; k, _ = c.Next() {
+			seq := binary.BigEndian.Uint64(k[5:])
+			if taken[seq] {
+				continue
+			}
+			it, err := x.get(seq)
+			if err != nil { // the indexes are made anew before the end
+				x.rebuild = true
+				continue
+			}
+			return &it, nil
+		}
+		upTo = int(lowest) - 1
+	}
+	return nil, nil
 }
 
 // Lease is a job that the caller runs.
@@ -239,6 +272,12 @@ func (q *Queue) Lease(ctx context.Context, model string, n int, maxBytes int64, 
 	good := out[:0]
 	for _, l := range out {
 		l.Payload, err = q.body(&l.Item, partPayload)
+		if err != nil && !errors.Is(err, errRecord) { // nothing is known against the payload
+			for _, l := range out {
+				_, _ = q.Release(context.WithoutCancel(ctx), l.ID, Back{}) // where that fails too, the next start has it
+			}
+			return nil, err
+		}
 		if err != nil {
 			_, _ = q.Finish(ctx, l.ID, Outcome{State: Failed, Code: 15, Reason: "disk", Error: "its payload in the queue's file is damaged: " + err.Error(), At: l.Submitted})
 			continue
@@ -397,7 +436,7 @@ func (x *tx) requeue(it *Item, delay time.Duration) error {
 	}
 	x.mem.drop(it.Seq)
 	x.q.ring()
-	if err := try(x.held.Delete(seqKey(it.Seq)), x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, it.Seq), nil)); err != nil {
+	if err := try(x.held.Delete(seqKey(it.Seq)), x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, it.Seq), present)); err != nil {
 		return err
 	}
 	return x.put(it)

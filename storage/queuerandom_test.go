@@ -27,7 +27,6 @@ type walker struct {
 	result  map[string]string
 	order   []string
 	now     time.Time
-	expired map[string]bool // may have ended by its time, or to make room
 }
 
 func (w *walker) pick(states ...JobState) string {
@@ -90,9 +89,8 @@ func (w *walker) step() {
 		payload := string(noise(w.r.IntN([]int{1, 100, 3000, 20_000}[w.r.IntN(4)])))
 		got, existed, err := w.q.Append(ctx, it, []byte(payload))
 		switch {
-		case errors.Is(err, ErrFull) && w.o.WhenFull == Refuse, errors.Is(err, ErrConflict):
-			return
-		case errors.Is(err, ErrFull):
+		case errors.Is(err, ErrFull), errors.Is(err, ErrConflict):
+			w.agree() // nothing has ended for it
 			return
 		}
 		w.must(err)
@@ -149,9 +147,6 @@ func (w *walker) step() {
 	case 13:
 		if id := w.pick(live...); id != "" {
 			it, err := w.q.Cancel(ctx, id, w.now)
-			if errors.Is(err, ErrState) && w.expired[id] {
-				return
-			}
 			w.must(err)
 			w.set(it)
 		}
@@ -252,6 +247,9 @@ func TestQueueRandom(t *testing.T) {
 			w.must(w.q.NewSession(context.Background(), walkSession, epoch))
 			for i := range steps {
 				w.step()
+				if t.Failed() {
+					t.FailNow()
+				}
 				if i%20 == 0 {
 					clean(t, w.q)
 				}

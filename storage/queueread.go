@@ -252,12 +252,12 @@ func (q *Queue) settle() { q.watching.tell() }
 
 // untilDue is how long the writer may sleep.
 func (q *Queue) untilDue() time.Duration {
+	if q.degraded.Load() {
+		return probeEvery // a delay that is over waits for the disk too
+	}
 	wait := time.Hour
 	if len(q.mem.delays) > 0 {
 		wait = min(wait, max(q.mem.delays[0].due-q.monotonic(), 0))
-	}
-	if q.degraded.Load() {
-		wait = min(wait, probeEvery)
 	}
 	return wait
 }

@@ -106,6 +106,9 @@ func (q *Queue) begin(t *bbolt.Tx, mem *memory) *tx {
 	return x
 }
 
+// present is the value of keys that say everything. Within the transaction that puts it, bbolt's Get takes nil for a key that is not there.
+var present = []byte{}
+
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 0, 8), seq) }
 
 func timeKey(at time.Time, seq uint64) []byte {
@@ -273,12 +276,12 @@ func (x *tx) enqueue(it *Item) error {
 		prefix := textKey(it.Lane)
 		k, _ := x.lanes.Cursor().Seek(prefix)
 		busy := len(k) == 24 && string(k[:16]) == string(prefix)
-		if err := try(x.lanes.Put(laneKey(it.Lane, it.Seq), nil)); err != nil || busy {
+		if err := try(x.lanes.Put(laneKey(it.Lane, it.Seq), present)); err != nil || busy {
 			return err
 		}
 	}
 	x.q.ring()
-	return try(x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, it.Seq), nil))
+	return try(x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, it.Seq), present))
 }
 
 // leaveLane takes an ended job out of its lane. inFront: it was the one that the others wait for, and the next becomes ready.
@@ -306,7 +309,7 @@ func (x *tx) leaveLane(it *Item, inFront bool) error {
 			return &fatal{fmt.Errorf("%w: lane has job %d: %w", errDamaged, seq, err)}
 		default:
 			x.q.ring()
-			return try(x.ready.Put(readyKey(x.depth(next.Model).id, next.Class, seq), nil))
+			return try(x.ready.Put(readyKey(x.depth(next.Model).id, next.Class, seq), present))
 		}
 		if err := try(x.lanes.Delete(laneKey(it.Lane, seq))); err != nil {
 			return err
@@ -350,7 +353,7 @@ func (x *tx) end(it *Item, state JobState, at time.Time, keep bool) error {
 		x.mem.finished++
 	}
 	x.totals = true
-	if err := try(to.Put(timeKey(at, it.Seq), nil)); err != nil {
+	if err := try(to.Put(timeKey(at, it.Seq), present)); err != nil {
 		return err
 	}
 	if it.Session != "" {
@@ -419,7 +422,7 @@ func (x *tx) due() error {
 			return &fatal{fmt.Errorf("%w: delay of job %d: %w", errDamaged, seq, err)}
 		}
 		x.mem.drop(seq)
-		if err := try(x.held.Delete(seqKey(seq)), x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, seq), nil)); err != nil {
+		if err := try(x.held.Delete(seqKey(seq)), x.ready.Put(readyKey(x.depth(it.Model).id, it.Class, seq), present)); err != nil {
 			return err
 		}
 		x.q.ring()

@@ -19,6 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	beChild()
 	if path := os.Getenv("STORAGE_HOLD"); path != "" {
 		db, err := Open(path, Options{})
 		if err != nil {

@@ -161,10 +161,10 @@ func (q *Queue) compact(progress func(done, total int64)) (before, after int64, 
 	if err := guard(fresh.Close); err != nil {
 		return before, 0, err
 	}
-	q.mu.Lock()
+	q.mu.Lock() // until the new file is open
+	defer q.mu.Unlock()
 	old := q.bolt
 	q.bolt, q.file = nil, nil
-	q.mu.Unlock()
 	_ = guard(old.Close)
 	if err := os.Rename(temp, q.path); err != nil {
 		return before, 0, errors.Join(err, q.open(false))

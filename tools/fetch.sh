@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `fetch.sh model`, `fetch.sh venv`.
-# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for `venv`), and the package index
-# that pip is set up for.
+# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `model`, `venv`, `pyclient`.
+# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for `venv` and `pyclient`), and the
+# package index that pip is set up for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=packaging/pins.env
@@ -101,10 +101,25 @@ venv() {
 	echo "$want" >build/venv/.complete
 }
 
+# pyclient is the Python client, installed as its users do, with what it needs and nothing else.
+pyclient() {
+	local want="numpy=$NUMPY_VERSION websockets=$WEBSOCKETS_VERSION pytest=$PYTEST_VERSION setuptools=$SETUPTOOLS_VERSION $(python3 --version)"
+	if ! [ -f build/pyclient/.complete ] || [ "$(cat build/pyclient/.complete)" != "$want" ]; then
+		echo "making build/pyclient for the Python client (numpy, websockets, pytest) ..." >&2
+		rm -rf build/pyclient
+		python3 -m venv build/pyclient
+		build/pyclient/bin/pip install --disable-pip-version-check --quiet "numpy==$NUMPY_VERSION" "websockets==$WEBSOCKETS_VERSION" "pytest==$PYTEST_VERSION" "setuptools==$SETUPTOOLS_VERSION" wheel
+		echo "$want" >build/pyclient/.complete
+	fi
+	rm -rf build/pyclient-source # setuptools builds in the tree that it is given
+	cp -r clients/python build/pyclient-source
+	build/pyclient/bin/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --force-reinstall build/pyclient-source
+}
+
 case "${1:-}" in
-runtime | model | venv) "$1" ;;
+runtime | model | venv | pyclient) "$1" ;;
 *)
-	echo "usage: tools/fetch.sh runtime|model|venv" >&2
+	echo "usage: tools/fetch.sh runtime|model|venv|pyclient" >&2
 	exit 2
 	;;
 esac

@@ -341,7 +341,7 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 		l.set(m, old, StateDraining, "another folder serves this number now")
 		l.drain(m, old, s, drained)
 	}
-	reason := joinReasons(out.proof.Unproven, dearer)
+	reason := joinReasons(joinReasons(out.proof.Unproven, dearer), strings.Join(cand.Info.Warnings, "; "))
 	if v.kept {
 		reason = joinReasons(reason, m.keptText(v))
 	}
@@ -357,6 +357,9 @@ func (l *loop) publishVersion(m *model, v *version, cand Candidate, digest strin
 	}
 	for _, key := range sortedKeys(cand.Info.Refused) {
 		l.log.Warn("signature cannot be served", "model", m.Name, "version", v.number, "signature", key, "reason", cand.Info.Refused[key])
+	}
+	for _, w := range cand.Info.Warnings {
+		l.log.Warn("version does less than is configured", "model", m.Name, "version", v.number, "reason", w)
 	}
 	for _, w := range out.proof.Warnings() {
 		l.log.Warn("version gave odd numbers before it served", "model", m.Name, "version", v.number, "err", w)

@@ -32,6 +32,7 @@ type Config struct {
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
 	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
+	Stream       Stream        `yaml:"stream" doc:"The WebSocket: many predictions over one connection, live and durable."`
 	Monitoring   Monitoring    `yaml:"monitoring" doc:"Metrics for Prometheus, on the HTTP address."`
 	Log          Log           `yaml:"log" doc:"The log, on standard error."`
 	DrainTimeout time.Duration `yaml:"drain_timeout" doc:"How long requests in flight may take to finish when the service is told to stop."`
@@ -56,6 +57,7 @@ type Model struct {
 
 	VersionLabels map[string]int64 `yaml:"version_labels" doc:"Names for versions that clients may use in place of numbers: {stable: 3, canary: 4}."`
 	Signatures    Signatures       `yaml:"signatures" doc:"Assertions: a version whose real signatures differ in name, type or shape is refused. By signature: method, inputs and outputs, each by name with dtype and shape."`
+	Media         MediaInputs      `yaml:"media" doc:"Inputs, by name, that take pictures or sound as they are: how a JPEG, PNG or WAV file, or samples, become the input's numbers; see below and docs/media.md. An input that a version does not have, or that does not fit, takes no files in that version, and its status says why."`
 
 	ModelOptions `yaml:",inline"`
 }

@@ -21,6 +21,7 @@ func Default() *Config {
 		Admission:    Admission{MaxRequests: 8192},
 		Limits:       Limits{MaxRequestBytes: 64 << 20},
 		GRPC:         GRPC{ReloadConfig: LocalCallers},
+		Stream:       defaultStream(),
 		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},
 		Log:          Log{Format: FormatText, Level: "info"},
 		DrainTimeout: 20 * time.Second,

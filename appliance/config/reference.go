@@ -15,7 +15,7 @@ import (
 // Key is one key of the configuration file.
 type Key struct {
 	Path    string // "listen.grpc"; keys of a listed model begin with "models[]."
-	Kind    string // "string", "bool", "int", "float", "duration", "size", "true, false or auto", "list", "list of keys", "version policy", "versions by label", "signatures"
+	Kind    string // "string", "bool", "int", "float", "duration", "size", "true, false or auto", "list", "list of keys", "version policy", "versions by label", "signatures", "media by input"
 	Default string // as in YAML, empty for a section
 	Doc     string
 	Section bool // has keys below it
@@ -71,6 +71,8 @@ func kindOf(v reflect.Value) string {
 		return "version policy"
 	case Signatures:
 		return "signatures"
+	case MediaInputs:
+		return "media by input"
 	}
 	switch v.Kind() {
 	case reflect.Struct:
@@ -123,6 +125,8 @@ func encode(v reflect.Value) *yaml.Node {
 		}
 	case Signatures:
 		return encodeSignatures(x)
+	case Media:
+		return encodeMedia(x)
 	}
 	switch v.Kind() {
 	case reflect.Struct:
@@ -271,7 +275,9 @@ models:
 
 What is left out is not asserted. ` + "`shape: unknown`" + ` asserts an unknown rank, ` + "`shape: []`" + ` a scalar. A shape holds when the model would accept a
 tensor of that shape: a number fits the same number, -1 or an unknown rank in the model; -1 needs -1 or unknown.
-
+`)
+	b.WriteString(mediaReference())
+	b.WriteString(`
 ## TensorFlow Serving's own command line
 
 ` + "`inferd tensorflow_model_server ...`" + `, or inferd started under the name ` + "`tensorflow_model_server`" + `, takes the flags of TensorFlow Serving, written as

@@ -52,6 +52,7 @@ func (c *Config) Validate() error {
 	v.runtime(&c.Runtime)
 	v.memory(&c.Memory)
 	v.queue(&c.Queue, c.Limits.MaxRequestBytes)
+	v.stream(&c.Stream, c.Limits.MaxRequestBytes)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
 	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
 	v.duration("updater.poll_interval", c.Updater.PollInterval, minPoll, maxWait)
@@ -148,6 +149,7 @@ func (c *checker) models(models []Model) {
 				c.addf(key, "version %d does not exist; versions are counted from 0", version)
 			}
 		}
+		c.media(at+".media", m.Media)
 		c.modelOptions(at, &m.ModelOptions)
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -117,7 +119,7 @@ func (s *Stream) dial(ctx context.Context) (*websocket.Conn, *message, error) {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16)) // what came of it; gorilla keeps the first kilobyte
 		_ = resp.Body.Close()
 		e := refusal(answer{resp.StatusCode, resp.Header, body})
-		if resp.StatusCode == http.StatusNotFound {
+		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusBadRequest && strings.HasPrefix(e.Message, "Malformed request") {
 			e.Message = "nothing streams at " + u.String() + ": it is no inferd, an older one, or its stream is off"
 		}
 		if e.Temporary() || resp.StatusCode >= 500 {
@@ -273,7 +275,11 @@ func (s *Stream) up(hello *message, pending int) {
 		c.out = false
 		s.push(c)
 	}
-	s.o.Log.Info("connected", "address", s.c.base.Host, "requests", len(s.queue)+pending)
+	level := slog.LevelDebug
+	if s.stats.Connections > 1 {
+		level = slog.LevelInfo
+	}
+	s.o.Log.Log(context.Background(), level, "connected", "address", s.c.base.Host, "requests", len(s.queue)+pending)
 	s.wake()
 }
 

@@ -84,6 +84,8 @@ func (r *Request) check() error {
 		return errors.New("inferd: Version and Label both choose a version; give one of them")
 	case count(r.Instances != nil, r.Inputs != nil, r.Media != nil) != 1:
 		return errors.New("inferd: a request has one of Instances, Inputs and Media")
+	case r.Media != nil && r.Signature != "":
+		return errors.New("inferd: Media is for the one signature that takes it; leave Signature out")
 	case len(r.ID) > maxID || !utf8.ValidString(r.ID):
 		return fmt.Errorf("inferd: the id %.40q is not UTF-8 of 1 to %d bytes", r.ID, maxID)
 	case r.Durable && r.DropOldest:
@@ -247,6 +249,10 @@ func (m *message) result() Result {
 	r := Result{ID: *m.ID, Version: m.Version, Seq: m.Seq, Predictions: m.Predictions, Outputs: m.Outputs}
 	if m.Error != nil {
 		r.Predictions, r.Outputs = nil, nil
+		if m.Reason == "dropped" {
+			r.Err = ErrDropped
+			return r
+		}
 		r.Err = &Error{Code: m.Code, Reason: m.Reason, Message: strings.TrimSpace(*m.Error), RetryAfter: min(max(0, time.Duration(min(m.Retry, int64(maxHint/time.Millisecond)))*time.Millisecond), maxHint)}
 	}
 	return r

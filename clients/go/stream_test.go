@@ -213,6 +213,13 @@ func TestDropOldest(t *testing.T) {
 	}
 	e.say(`{"credits":1}`)
 	e.hears(`{"id":"6","model":"m","drop_oldest":true,"instances":6}`)
+	e.say(`{"id":"4","error":"a newer input came","code":"ABORTED","reason":"dropped"}`) // it may be dropped there too
+	if r := recv(t, s); r.ID != "4" || !errors.Is(r.Err, ErrDropped) {
+		t.Errorf("%+v", r)
+	}
+	if st := s.Stats(); st.Dropped != 5 || st.Refused != 0 {
+		t.Errorf("%+v", st)
+	}
 }
 
 func TestCancel(t *testing.T) {

@@ -50,8 +50,10 @@ func predictCommand(e *env) *cobra.Command {
 		Use:   "predict MODEL [FILE]",
 		Short: "Ask a running inferd for a prediction; the input is a file, or standard input",
 		Long: "The input is JSON as TensorFlow Serving's REST takes it ({\"instances\": ...} or {\"inputs\": ...}; anything else is taken as the inputs),\n" +
-			"or a NumPy file (.npy), or raw little-endian numbers with --dtype and --shape.",
+			"or a NumPy file (.npy), or raw little-endian numbers with --dtype and --shape, or a picture (JPEG, PNG) or sound (WAV, or samples\n" +
+			"with --format media), which is sent as it is to a model whose configuration says how its input arrives (models[].media).",
 		Example: "  echo '[[1.0], [2.0]]' | inferd predict half_plus_two\n  inferd predict mobilenet photo.npy --input image\n" +
+			"  inferd predict mobilenet photo.jpg\n" +
 			"  inferd predict sensor readings.f32 --format raw --dtype float --shape 1,128",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
@@ -86,6 +88,8 @@ func predictCommand(e *env) *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 			defer cancel()
 			switch {
+			case f.format == formatMedia:
+				return e.predictMedia(ctx, args[0], file, data, f)
 			case f.format != formatJSON && f.golden != "":
 				return usagef("--golden keeps JSON; %s is %s", called(file), f.format)
 			case f.format == formatJSON:
@@ -103,8 +107,8 @@ func predictCommand(e *env) *cobra.Command {
 	flags.StringVar(&f.version, "version", "", "version number (default: the highest that is available)")
 	flags.StringVar(&f.label, "label", "", "version label")
 	flags.StringVar(&f.signature, "signature", "", "signature (default: serving_default)")
-	flags.StringVar(&f.input, "input", "", "the input that an .npy or raw file is (default: the only one)")
-	flags.StringVar(&f.format, "format", "", "json, npy or raw (default: by the file)")
+	flags.StringVar(&f.input, "input", "", "the input that the file is, unless it is JSON (default: the only one)")
+	flags.StringVar(&f.format, "format", "", "json, npy, raw or media (default: by the file)")
 	flags.StringVar(&f.dtype, "dtype", "", "element type of raw input: float, int32, uint8, ...")
 	flags.StringVar(&f.shape, "shape", "", "shape of raw input: 1,224,224,3")
 	flags.StringVar(&f.grpc, "grpc", "", "host:port of gRPC, for .npy and raw input (default: the running inferd's)")
@@ -133,15 +137,16 @@ func (e *env) read(file string) ([]byte, error) {
 
 // Values of --format, beside json.
 const (
-	formatNPY = "npy"
-	formatRaw = "raw"
+	formatNPY   = "npy"
+	formatRaw   = "raw"
+	formatMedia = "media"
 )
 
 // check finds wrong usage before anything is read.
 func (f predictFlags) check() error {
 	switch {
-	case f.format != "" && f.format != formatJSON && f.format != formatNPY && f.format != formatRaw:
-		return usagef("--format %s: write %s, %s or %s", f.format, formatJSON, formatNPY, formatRaw)
+	case f.format != "" && f.format != formatJSON && f.format != formatNPY && f.format != formatRaw && f.format != formatMedia:
+		return usagef("--format %s: write %s, %s, %s or %s", f.format, formatJSON, formatNPY, formatRaw, formatMedia)
 	case f.version != "" && f.label != "":
 		return usagef("--version and --label both choose a version; give one of them")
 	case f.timeout <= 0:
@@ -167,6 +172,8 @@ func (f predictFlags) guess(file string, data []byte) string {
 	switch {
 	case bytes.HasPrefix(data, []byte(npyMagic)):
 		return formatNPY
+	case f.dtype == "" && isMedia(data):
+		return formatMedia
 	case f.dtype != "" || strings.HasSuffix(file, ".raw") || strings.HasSuffix(file, ".bin"):
 		return formatRaw
 	default:
@@ -208,6 +215,11 @@ func (e *env) predictJSON(ctx context.Context, model, file string, data []byte, 
 			return usagef("%s is neither JSON nor an .npy file; --dtype makes it plain numbers of that type", called(file))
 		}
 	}
+	return e.predictMembers(ctx, model, members, f)
+}
+
+// predictMembers asks with the members of a request and prints the answer.
+func (e *env) predictMembers(ctx context.Context, model string, members map[string]json.RawMessage, f predictFlags) error {
 	if f.signature != "" {
 		name, err := json.Marshal(f.signature)
 		if err != nil {

@@ -4,6 +4,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,9 @@ func (e *env) open(ctx context.Context, address, model string, f streamFlags) (s
 		if want, err = f.takes(ctx, address, model); err != nil {
 			return nil, err
 		}
+	}
+	if m := want.media; m != nil { // the appliance decodes: files are a tenth of their numbers
+		f.file, f.rate, f.window, f.hop = true, cmp.Or(f.rate, m.Rate), cmp.Or(f.window, m.Window), cmp.Or(f.hop, m.Hop)
 	}
 	if f.images != "" {
 		return openPictures(f, want)
@@ -125,6 +129,14 @@ type taken struct {
 	alone bool // it is the only one
 	dtype string
 	shape []int64 // -1: any
+	media *arrives
+}
+
+// arrives is how the configuration says that an input does (models[].media).
+type arrives struct {
+	Format            string
+	Rate, Window, Hop int
+	Channels          int
 }
 
 // takes asks the model's metadata.
@@ -161,6 +173,7 @@ func (f *streamFlags) takes(ctx context.Context, address, model string) (taken, 
 					} `json:"inputs"`
 				} `json:"signature_def"`
 			} `json:"signature_def"`
+			Media map[string]map[string]*arrives `json:"media"`
 		} `json:"metadata"`
 	}
 	if err := json.Unmarshal(text, &got); err != nil {
@@ -189,6 +202,11 @@ func (f *streamFlags) takes(ctx context.Context, address, model string) (taken, 
 	}
 	in := def.Inputs[name]
 	t := taken{name: name, alone: len(names) == 1, dtype: strings.TrimPrefix(in.DType, "DT_")}
+	// A file alone goes to the one input of the default signature; sound is sent in one channel.
+	if m := got.Metadata.Media[key][name]; m != nil && t.alone && f.signature == "" && (m.Format == "pcm_s16le") == (f.wav != "") && m.Channels <= 1 {
+		t.media = m
+		return t, nil
+	}
 	if in.Shape.Any {
 		return taken{}, usagef("input %q takes any shape; stream it with --jsonl", name)
 	}

@@ -38,7 +38,8 @@ func streamCommand(e *env) *cobra.Command {
 		Short: "Stream sound, pictures or JSON lines to a model, and see its predictions as they come",
 		Long: "One WebSocket carries the inputs, in as fast as the appliance grants credit; it comes back by itself when it is lost.\n" +
 			"--wav cuts the sound into windows of the size that the model takes, --images resizes, --jsonl sends each line: a request with\n" +
-			"\"instances\" or \"inputs\", or one instance. With --as-file pictures and samples go as they are, for models[].media.\n\n" +
+			"\"instances\" or \"inputs\", or one instance. Where the configuration says how a model's input arrives (models[].media), pictures and\n" +
+			"samples go as they are.\n\n" +
 			"With --durable each input is on the appliance's disk before it is run, and answered whatever happens. With --session FILE a second\n" +
 			"start goes on where the first one ended, however it ended: every result comes once.",
 		Example: "  inferd stream basic-pitch --wav song.wav\n  arecord -q -f S16_LE -r 16000 -t wav | inferd stream keywords --wav - --drop-oldest\n" +
@@ -78,7 +79,7 @@ func streamCommand(e *env) *cobra.Command {
 	flags.BoolVar(&f.durable, "durable", false, "to disk before it is run; answered whatever happens")
 	flags.BoolVar(&f.ordered, "ordered", false, "answers in the order of the inputs")
 	flags.BoolVar(&f.dropOldest, "drop-oldest", false, "rather skip than lag: the oldest input that waits gives way")
-	flags.BoolVar(&f.file, "as-file", false, "send pictures and samples as they are; the model's configuration says how they arrive (models[].media)")
+	flags.BoolVar(&f.file, "as-file", false, "send pictures and samples as they are without asking whether the model takes them so (models[].media)")
 	flags.DurationVar(&f.deadline, "deadline", 0, "an answer later than that is worth nothing (default: as configured)")
 	flags.StringVar(&f.session, "session", "", "file to keep the session in, so that the next start goes on with it; means --durable")
 	flags.IntVar(&f.window, "window", 0, "--wav: samples in a window (default: what the model takes)")

@@ -23,7 +23,7 @@ func TestBindFaults(t *testing.T) {
 		{"type of sound", Spec{Format: PCM}, tensor.Uint8, tensor.Shape{-1, 9}, "sound becomes float32 or int16 only"},
 		{"another type", Spec{Format: JPEG, DType: tensor.Float}, tensor.Uint8, tensor.Shape{-1, 9, 9, 3}, "its type is uint8 and dtype is float32"},
 		{"scaled bytes", Spec{Format: JPEG, Scale: 2}, tensor.Uint8, tensor.Shape{-1, 9, 9, 3}, "leave scale, mean and std out"},
-		{"channels", Spec{Format: JPEG}, tensor.Float, tensor.Shape{-1, 9, 9, 1}, "its shape is [-1,9,9,1], and a RGB picture of layout NHWC is [-1,-1,3]"},
+		{"channels", Spec{Format: JPEG}, tensor.Float, tensor.Shape{-1, 9, 9, 1}, "its shape is [-1,9,9,1], and a picture of order RGB and layout NHWC is [-1,-1,3]"},
 		{"layout", Spec{Format: JPEG}, tensor.Float, tensor.Shape{-1, 3, 9, 9}, "its shape is [-1,3,9,9]"},
 		{"size", Spec{Format: JPEG, Height: 8, Width: 9}, tensor.Float, tensor.Shape{-1, 9, 9, 3}, "is [8,9,3]"},
 		{"no size", Spec{Format: JPEG}, tensor.Float, tensor.Shape{-1, -1, -1, 3}, "which leaves the size open; write size: [height, width]"},

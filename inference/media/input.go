@@ -75,7 +75,7 @@ func (in *Input) bindPicture(shape tensor.Shape, unknownRank bool) string {
 	case rank == 2 && c == 1 && overlap(tensor.Shape{size(h), size(w)}, shape):
 		in.row, in.single = merge(tensor.Shape{size(h), size(w)}, shape), true
 	default:
-		return fmt.Sprintf("its shape is %v, and a %s picture of layout %s is %v, with a dimension for rows before that; write the size, layout and order of the model", shape, s.Order, s.Layout, wanted())
+		return fmt.Sprintf("its shape is %v, and a picture of order %s and layout %s is %v, with a dimension for rows before that; write the size, layout and order of the model", shape, s.Order, s.Layout, wanted())
 	}
 	at := 0
 	if s.Layout == NCHW && len(in.row) == 3 {

@@ -1,5 +1,6 @@
-// demo: what `make run` ends with. Starts inferd on a models directory, plays a synthesised melody to the basic-pitch model over REST,
-// prints the notes that it heard beside the notes that were played, and leaves the appliance in the foreground.
+// demo: what `make run` ends with. Starts inferd on a models directory, plays a synthesised melody to the basic-pitch model over REST, or
+// with -stream (`make run STREAM=1`) several over one WebSocket, prints the notes that it heard beside the notes that were played, and
+// leaves the appliance in the foreground.
 package main
 
 import (
@@ -35,15 +36,16 @@ func main() {
 	once := flag.Bool("once", false, "end after the prediction instead of staying in the foreground")
 	binary := flag.String("inferd", "build/inferd", "the binary to start")
 	base := flag.String("url", "http://127.0.0.1:8501", "where its HTTP port will be")
+	streamed := flag.Bool("stream", false, "stream melodies over the WebSocket, as durable requests, instead of one over REST")
 	flag.Parse()
-	if err := run(*binary, *base, *once, flag.Args()); err != nil {
+	if err := run(*binary, *base, *once, *streamed, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
 // run starts inferd with args and shows one prediction.
-func run(binary, base string, once bool, args []string) error {
+func run(binary, base string, once, streamed bool, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := exec.Command(binary, append([]string{"serve"}, args...)...)
@@ -61,7 +63,11 @@ func run(binary, base string, once bool, args []string) error {
 	if err := waitReady(ctx, base+"/readyz?model=basic-pitch", ended); err != nil {
 		return errors.Join(err, finish())
 	}
-	if err := play(ctx, base); err != nil {
+	playing := play
+	if streamed {
+		playing = stream
+	}
+	if err := playing(ctx, base); err != nil {
 		return errors.Join(err, finish())
 	}
 	if once {
@@ -125,13 +131,21 @@ func play(ctx context.Context, base string) error {
 		return fmt.Errorf("predict: %s: %s", resp.Status, answer)
 	}
 	var got struct {
-		Predictions []map[string][][]float64 `json:"predictions"`
+		Predictions []heard `json:"predictions"`
 	}
-	if err := json.Unmarshal(answer, &got); err != nil {
-		return fmt.Errorf("predict: %w", err)
+	if err := json.Unmarshal(answer, &got); err != nil || len(got.Predictions) == 0 {
+		return fmt.Errorf("predict: %.100q (%w)", answer, err)
 	}
+	return compare(melody, got.Predictions[0], time.Since(began))
+}
+
+// heard is a prediction: several outputs, the activity of each key among them.
+type heard map[string][][]float64
+
+// compare prints what was heard beside what was played.
+func compare(melody []int, got heard, took time.Duration) error {
 	var activity [][]float64
-	for name, value := range got.Predictions[0] {
+	for name, value := range got {
 		if name == "note" || (activity == nil && len(value) == frames && len(value[0]) == keys) {
 			activity = value
 		}
@@ -139,7 +153,7 @@ func play(ctx context.Context, base string) error {
 	if len(activity) != frames {
 		return fmt.Errorf("predict: %d frames of note activity, want %d", len(activity), frames)
 	}
-	fmt.Printf("\nbasic-pitch heard 2 s of audio (%d samples) in %s:\n\n  time     played       heard        activity\n", samples, time.Since(began).Round(time.Millisecond))
+	fmt.Printf("\nbasic-pitch heard 2 s of audio (%d samples) in %s:\n\n  time     played       heard        activity\n", samples, took.Round(time.Millisecond))
 	wrong := 0
 	for i, played := range melody {
 		heard, strength := loudest(activity[i*frames/len(melody) : (i+1)*frames/len(melody)])

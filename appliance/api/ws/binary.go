@@ -45,6 +45,10 @@ func (w jsonWire) binary(frame []byte, m *message, spec func([]byte) (inference.
 	switch kind {
 	case api.Raw:
 		m.body = frame // its codec reads the header too
+		if m.durable {
+			m.body = essence([]byte{byte(kind), 0, 0, 0}, header)
+			m.body = append(endHeader(m.body, 0), payload...)
+		}
 	case api.Media:
 	case api.Proto:
 		if seen&mModel == 0 {

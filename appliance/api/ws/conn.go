@@ -29,9 +29,11 @@ type conn struct {
 	wire    wire
 	from    netip.Addr
 	keys    keys
-	session string
+	ending  chan struct{} // closed when no more is answered
+	session string        // changed by a resume, before anybody but the reader looks at it
 
-	heard atomic.Int64 // when something last came, by the handler's clock
+	opening sync.Mutex   // of the session; before mu
+	heard   atomic.Int64 // when something last came, by the handler's clock
 
 	// owned by who reads
 	fault     int // the close code of what gorilla/websocket found wrong, 0 when it has not
@@ -47,6 +49,8 @@ type conn struct {
 	bad     int                // guarded by mu; frames in a row
 	begun   bool               // guarded by mu; a frame has come
 	pinged  time.Duration      // guarded by mu
+	durable session            // guarded by mu
+	busy    int                // guarded by mu; goroutines beside those that serve
 	out     outbox             // guarded by mu
 	closeBy time.Duration      // guarded by mu; when the socket is closed at the latest, once closing
 	code    int                // guarded by mu; of the close frame, once closing
@@ -284,6 +288,7 @@ func (c *conn) stop(code int) {
 		fl.end()
 	}
 	c.order.done, c.out.kept = nil, 0
+	close(c.ending)
 	c.space.Broadcast()
 }
 
@@ -338,7 +343,7 @@ func (c *conn) endIfDone() {
 		c.drop()
 		return
 	}
-	if c.gone && c.readDone && !c.out.writing && len(c.flying) == 0 {
+	if c.gone && c.readDone && !c.out.writing && len(c.flying) == 0 && c.busy == 0 {
 		if c.out.booked > 0 {
 			c.h.opts.Memory.GiveRequest(c.out.booked)
 			c.out.booked = 0
@@ -400,6 +405,7 @@ func (c *conn) look(now time.Duration) {
 		c.putControl(opPing, nil)
 		c.flushLater()
 	}
+	c.touch(now)
 	if o.writing {
 		switch still := now - o.moved; {
 		case still > c.h.opts.Slow:

@@ -34,6 +34,7 @@ const (
 	DefaultPing        = 20 * time.Second
 	DefaultSlow        = 10 * time.Second
 	DefaultOutbox      = 4 << 20
+	DefaultTouch       = 5 * time.Minute
 )
 
 // readBuffer is what an idle connection keeps. A burst of small frames comes in with one read.
@@ -58,6 +59,10 @@ type Options struct {
 	Outbox int
 	// Origins are those whose pages may connect, beside this server's own: "https://example.com", or "*".
 	Origins []string
+	// Jobs takes durable requests. Nil: there are none.
+	Jobs Jobs
+	// Touch is after how long it is noted again that the client of a session is there. 0: five minutes.
+	Touch time.Duration
 	// Memory is the requests' share, in which large frames and answers are booked. Nil: nothing is.
 	Memory admission.Share
 	// Draining is closed when the appliance begins to stop. Nil: never.
@@ -78,6 +83,7 @@ type Handler struct {
 	mu       sync.Mutex
 	conns    map[*conn]struct{} // guarded by mu; those that have begun
 	opening  int                // guarded by mu; handshakes
+	sessions map[string]*conn   // guarded by mu; who gives out the results of a session
 	sweeping bool               // guarded by mu; a goroutine looks after the connections
 	draining bool               // guarded by mu
 	empty    chan struct{}      // guarded by mu; closed when there are no connections, nil while nobody waits for that
@@ -119,7 +125,7 @@ func New(svc *api.Service, opts Options) *Handler {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&opts.Idle, DefaultIdle}, {&opts.Ping, DefaultPing}, {&opts.Slow, DefaultSlow}} {
+	}{{&opts.Idle, DefaultIdle}, {&opts.Ping, DefaultPing}, {&opts.Slow, DefaultSlow}, {&opts.Touch, DefaultTouch}} {
 		if *d.v <= 0 {
 			*d.v = d.d
 		}
@@ -127,7 +133,7 @@ func New(svc *api.Service, opts Options) *Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{svc: svc, opts: opts, log: opts.Log.With("component", "stream"), origin: time.Now(), conns: make(map[*conn]struct{}), last: make(chan struct{}, 1)}
+	h := &Handler{svc: svc, opts: opts, log: opts.Log.With("component", "stream"), origin: time.Now(), conns: make(map[*conn]struct{}), sessions: make(map[string]*conn), last: make(chan struct{}, 1)}
 	h.stats.closed = make(map[int]int64)
 	h.upgrader = websocket.Upgrader{
 		ReadBufferSize: readBuffer, WriteBufferPool: new(sync.Pool), Subprotocols: []string{JSONProtocol, ProtoProtocol},
@@ -185,7 +191,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, text)
 		return
 	}
-	c := &conn{h: h, wire: jsonWire{}, left: h.opts.Credits, flying: make(map[string]*flight)}
+	c := &conn{h: h, wire: jsonWire{}, left: h.opts.Credits, flying: make(map[string]*flight), ending: make(chan struct{})}
 	c.space.L = &c.mu
 	conn, err := h.upgrader.Upgrade(&tap{ResponseWriter: w, c: c}, r, nil)
 	if err != nil { // and the client was told
@@ -243,6 +249,9 @@ func (h *Handler) leave(c *conn, code int) bool {
 		return false
 	}
 	delete(h.conns, c)
+	if h.sessions[c.session] == c {
+		delete(h.sessions, c.session)
+	}
 	h.stats.mu.Lock()
 	h.stats.closed[code]++
 	h.stats.mu.Unlock()

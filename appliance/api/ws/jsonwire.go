@@ -47,6 +47,9 @@ func (w jsonWire) parse(frame []byte, text bool, m *message, spec func([]byte) (
 		return err
 	}
 	m.kind, m.body = api.JSON, frame
+	if m.durable {
+		m.body = essence(nil, frame)
+	}
 	switch {
 	case seen&mCancel != 0:
 		m.act = actCancel
@@ -106,6 +109,24 @@ func (w jsonWire) members(doc []byte, m *message) (seen member, err *inference.E
 		return nil
 	})
 	return seen, err
+}
+
+// essence appends the object with those members of doc that a codec reads: what is kept of a durable request, and what tells whether another
+// one of the same id is the same. doc has been read once.
+func essence(dst, doc []byte) []byte {
+	dst = append(dst, '{')
+	_ = members(doc, func(key, value []byte) *inference.Error { // it went well before
+		switch string(key) {
+		case "instances", "inputs", "signature_name", "shape", "dtype":
+			if dst[len(dst)-1] != '{' {
+				dst = append(dst, ',')
+			}
+			dst = append(append(append(dst, '"'), key...), '"', ':')
+			dst = append(dst, value...)
+		}
+		return nil
+	})
+	return append(dst, '}')
 }
 
 func memberOf(key []byte) member {

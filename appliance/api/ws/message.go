@@ -43,7 +43,7 @@ type request struct {
 	id       string
 	spec     inference.Spec
 	kind     api.Kind
-	body     []byte        // as the kind's codec reads it; lies in the frame
+	body     []byte        // as the kind's codec reads it; lies in the frame, but for a durable one
 	size     int           // bytes of the frame
 	deadline time.Duration // from its arrival; 0: the model's default
 	class    inference.Class

@@ -26,6 +26,9 @@ type flight struct {
 	turn   uint64 // among those that are ordered
 	source *live  // of drop_oldest
 
+	read           uint64        // of a durable one: its number
+	before, stored chan struct{} // of a durable one with a lane: closed when the one before it, when it itself has been submitted
+
 	// guarded by conn.mu
 	waits  bool               // for its turn in source; nobody serves it
 	cancel context.CancelFunc // nil until it is served
@@ -67,7 +70,10 @@ func (c *conn) admit(fl *flight) bool {
 		return false
 	}
 	c.flying[fl.id] = fl
-	if fl.ordered && !fl.durable {
+	if fl.durable {
+		c.enqueue(fl)
+	}
+	if fl.ordered {
 		fl.turn = c.order.next
 		c.order.next++
 	}
@@ -102,7 +108,7 @@ func (c *conn) admit(fl *flight) bool {
 func (c *conn) forgo(fl *flight, err *inference.Error) {
 	fl.waits = false
 	c.h.svc.Observe(api.Observation{Protocol: protocol, Method: "predict", Model: fl.spec.Model, Code: err.Code, Reason: err.Reason, Took: time.Since(fl.start)})
-	c.answer(fl, reply{id: fl.id}, 0, nil, err)
+	c.answer(fl, len(err.Msg)+128, func(b []byte) []byte { return c.wire.appendError(b, reply{id: fl.id}, err) })
 	fl.give(c)
 }
 
@@ -112,6 +118,9 @@ func (c *conn) cancel(id string) {
 	fl := c.flying[id]
 	switch {
 	case fl == nil:
+		if c.durable.open && !c.closing {
+			c.cancelJob(id)
+		}
 	case fl.waits:
 		fl.source.waiting = nil
 		c.forgo(fl, inference.AsError(context.Canceled))
@@ -126,7 +135,11 @@ func (c *conn) cancel(id string) {
 func (c *conn) serve(fl *flight) {
 	for fl != nil {
 		source := fl.source
-		c.predict(fl)
+		if fl.durable {
+			c.submit(fl)
+		} else {
+			c.predict(fl)
+		}
 		fl = nil
 		if source != nil {
 			c.mu.Lock()
@@ -161,7 +174,13 @@ func (c *conn) predict(fl *flight) {
 			o.Code, o.Reason = err.Code, err.Reason
 		}
 	}
-	c.answer(fl, reply{id: fl.id, version: o.Version}, fl.kind, out.b, err)
+	r := reply{id: fl.id, version: o.Version}
+	c.answer(fl, len(out.b)+64, func(b []byte) []byte {
+		if err != nil {
+			return c.wire.appendError(b, r, err)
+		}
+		return c.wire.appendResult(b, r, fl.kind, out.b)
+	})
 	c.flush()
 	out.give()
 	if abandoned {
@@ -229,8 +248,15 @@ func (c *conn) run(ctx context.Context, fl *flight, dst []byte, o *api.Observati
 	req := call.Request()
 	o.Signature = req.Signature.Key
 	entry.Fill(req)
-	defer req.Ticket.Leave()
+	predicted := false
+	defer func() {
+		if !predicted { // it panicked; once the call is freed the ticket there is another's
+			req.Ticket.Leave()
+		}
+	}()
 	resp, err := c.h.svc.Predict(ctx, handle, req)
+	req.Ticket.Leave()
+	predicted = true
 	if err != nil {
 		if ctx.Err() == nil {
 			call.Free()
@@ -244,27 +270,21 @@ func (c *conn) run(ctx context.Context, fl *flight, dst []byte, o *api.Observati
 }
 
 // answer puts the answer into the outbox, or keeps it until its turn, and gives the credit back. mu is held.
-func (c *conn) answer(fl *flight, r reply, kind api.Kind, body []byte, err *inference.Error) {
+func (c *conn) answer(fl *flight, size int, write func([]byte) []byte) {
 	delete(c.flying, fl.id)
 	c.back++
 	if c.closing {
 		return
 	}
-	write := func(b []byte) []byte {
-		if err != nil {
-			return c.wire.appendError(b, r, err)
-		}
-		return c.wire.appendResult(b, r, kind, body)
-	}
 	if !fl.ordered || fl.turn == c.order.turn {
-		c.put(len(body)+64, write)
+		c.put(size, write)
 		if fl.ordered {
 			c.order.turn++
 			c.catchUp()
 		}
 	} else {
 		f := takeBuffer()
-		f.b = appendFrame(f.b, len(body)+64, c.wire.opcode, write)
+		f.b = appendFrame(f.b, size, c.wire.opcode, write)
 		if c.order.done == nil {
 			c.order.done = make(map[uint64]*buffer)
 		}

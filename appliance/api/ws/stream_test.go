@@ -184,6 +184,12 @@ func TestDropOldest(t *testing.T) {
 			t.Errorf("no answer to %d in %v", i, got)
 		}
 	}
+	poll(t, "the source's rest", func() bool {
+		c := r.h.all()[0]
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.lives) == 0
+	})
 	release = r.model.Hold()
 	for i := range 3 {
 		p.send(fmt.Sprintf(`{"id":"%d","model":"m","drop_oldest":true,"instances":[%d]}`, i, i))

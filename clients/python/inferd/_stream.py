@@ -147,6 +147,8 @@ class AsyncStream:
         target(model, version, label)
         if media is not None and (instances is not None or inputs is not None):
             raise ValueError("a request has one of instances, inputs and media")
+        if media is not None and signature:
+            raise ValueError("media is for the one signature that takes it; leave signature out")
         values = bytes(media) if media is not None else json.dumps(request_values(instances, inputs))
         if id is not None and not 1 <= len(id.encode()) <= MAX_ID:
             raise ValueError(f"the id {id[:40]!r} is not of 1 to {MAX_ID} bytes")
@@ -265,6 +267,12 @@ class AsyncStream:
         waiting = [id for _, id in self._unacked] + [c.id for c in self._calls.values() if c.accepted]
         return Session(self._session if self._durable or self._unacked else "", self._acked, self._next, sorted(self._open), waiting, self._note)
 
+    def session_after(self, result: Result) -> Session:
+        """What session will be once result is acknowledged. Save it before ack: that order loses nothing and passes nothing on twice."""
+        done = {id for seq, id in self._unacked if seq <= result.seq}
+        s = self.session
+        return dataclasses.replace(s, acked=max(s.acked, result.seq), waiting=[id for id in s.waiting if id not in done])
+
     def _answer(self, call: _Call, r: Result) -> None:
         del self._calls[call.id]
         self._deliver(dataclasses.replace(r, id=call.id, job=call.job, took=time.monotonic() - call.began if call.began else 0.0))
@@ -326,7 +334,7 @@ class AsyncStream:
             refused = refusal(r.status_code, r.headers, r.body or b"")
             if refused.temporary or r.status_code >= 500:
                 raise refused from None
-            where = f"nothing streams at {self._url}: it is no inferd, an older one, or its stream is off" if r.status_code == 404 else str(refused)
+            where = f"nothing streams at {self._url}: it is no inferd, an older one, or its stream is off" if r.status_code == 404 or refused.message.startswith("Malformed request") else str(refused)
             raise _Final(where) from None
         except InvalidHandshake as e:
             raise InferdError(f"handshake with {self._url}: {e}") from None
@@ -478,8 +486,10 @@ class AsyncStream:
                     self._open.discard(n)
                 self._wake()
             return
-        error = None
-        if "error" in m:
+        error: InferdError | None = None
+        if m.get("reason") == "dropped":
+            error = DroppedError(str(m.get("error")))
+        elif "error" in m:
             error = Error(str(m["error"]), code=str(m.get("code", "")), reason=str(m.get("reason", "")), retry_after=float(m.get("retry_ms") or 0) / 1000)
         elif "predictions" not in m and "outputs" not in m:
             raise InferdError("an id and no answer")
@@ -491,7 +501,7 @@ class AsyncStream:
             self._unacked.append((seq, id))
         elif call is None or not call.out:
             return  # the answer to what was cancelled, or to an earlier try
-        elif error and error.temporary and not call.accepted and (call.durable or call.retry) and not self._closed:
+        elif isinstance(error, Error) and error.temporary and not call.accepted and (call.durable or call.retry) and not self._closed:
             call.out = False
             self._later(call, backoff(min(call.tries - 1, 16), error.retry_after, self._least, self._most))
             return

@@ -91,6 +91,10 @@ class Stream:
             return self._s.session
         return self._do(self._call(lambda: self._s.session))
 
+    def session_after(self, result: Result) -> Session:
+        """As AsyncStream.session_after."""
+        return self._do(self._call(self._s.session_after, result))
+
     def close(self) -> None:
         """As AsyncStream.close. It is idempotent."""
         if self._closed:
