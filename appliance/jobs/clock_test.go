@@ -135,3 +135,31 @@ func TestClockOverRestarts(t *testing.T) {
 		t.Errorf("third start: set %v, %v passed, want %v", c.Set(), got, want)
 	}
 }
+
+// FuzzTimeline: whatever stands in the note and whatever the machine's clock does, the queue's time goes on by what passes, and never starts before
+// the newest stamp.
+func FuzzTimeline(f *testing.F) {
+	f.Add([]byte(`{"at":"2026-03-01T12:00:00Z","ran":18000000000000,"boot":"a","skew":0,"trusted":0,"set":true}`), int64(1), int64(2), int64(3), int64(-4))
+	f.Add([]byte(`{"at":"0001-01-01T00:00:00Z","ran":-1,"boot":"b","skew":9223372036854775807,"trusted":-9223372036854775808}`), int64(0), int64(0), int64(1)<<40, int64(-1)<<40)
+	f.Fuzz(func(t *testing.T, note []byte, newest, wall, first, second int64) {
+		const most = int64(200 * 365 * 24 * time.Hour / time.Second) // what a duration can hold, and a clock can show
+		at := func(seconds int64) time.Time { return day(1).Add(time.Duration(seconds%most/2) * time.Second) }
+		n := &noted{value: note}
+		ran := time.Hour
+		now := at(wall)
+		c := newClock(n, at(newest), func() time.Time { return now }, func() time.Duration { return ran }, "a", slog.New(slog.DiscardHandler))
+		last := c.Now()
+		if last.Before(at(newest)) {
+			t.Fatalf("begins at %v, and has stamps of %v", last, at(newest))
+		}
+		for _, jump := range []int64{first, second, 0} {
+			ran += time.Second
+			now = at(jump)
+			c.observe(t.Context(), last)
+			if got := c.Now(); got.Sub(last) != time.Second {
+				t.Fatalf("a second took %v", got.Sub(last))
+			}
+			last = c.Now()
+		}
+	})
+}

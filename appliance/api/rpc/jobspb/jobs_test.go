@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"testing"
-
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // TestGeneratedFileIsCurrent compares every message's fields, by name, number and type, and every method, with the text of jobs.proto.
@@ -42,7 +40,7 @@ func TestGeneratedFileIsCurrent(t *testing.T) {
 	for i := range file.Services().Len() {
 		methods := file.Services().Get(i).Methods()
 		for j := range methods.Len() {
-			var m protoreflect.MethodDescriptor = methods.Get(j)
+			m := methods.Get(j)
 			got = append(got, fmt.Sprintf("rpc %s %s %s", m.Name(), m.Input().Name(), m.Output().Name()))
 		}
 	}
