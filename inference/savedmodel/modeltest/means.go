@@ -6,13 +6,21 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
-// Brightness is y FLOAT[-1,3] = the mean of each channel of the pictures image FLOAT[-1,4,4,3].
-func Brightness() *Model {
-	return means("brightness", "image", tensor.Shape{-1, 4, 4, 3}, tensor.Shape{-1, 3}, 1, 2)
+// Brightness is [Colours] of 4 by 4.
+func Brightness() *Model { return Colours(4, 4) }
+
+// Colours is y FLOAT[-1,3] = the mean of each channel of the pictures image FLOAT[-1,h,w,3].
+func Colours(h, w int64) *Model {
+	return means("brightness", "image", tensor.Shape{-1, h, w, 3}, tensor.Shape{-1, 3}, 1, 2)
 }
 
-// Level is y FLOAT[-1] = the mean of each row of the samples sound FLOAT[-1,8].
-func Level() *Model { return means("level", "sound", tensor.Shape{-1, 8}, vector, 1) }
+// Level is [Levels] of 8.
+func Level() *Model { return Levels(8) }
+
+// Levels is y FLOAT[-1] = the mean of each row of the samples sound FLOAT[-1,window].
+func Levels(window int64) *Model {
+	return means("level", "sound", tensor.Shape{-1, window}, vector, 1)
+}
 
 func means(name, input string, in, out tensor.Shape, axes ...int32) *Model {
 	b := newBuilder(name)
