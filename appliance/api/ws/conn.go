@@ -408,10 +408,10 @@ func (c *conn) look(now time.Duration) {
 	c.touch(now)
 	if o.writing {
 		switch still := now - o.moved; {
-		case still > c.h.opts.Slow:
+		case still > c.h.opts.Slow && o.told: // even where nobody looked in time
 			c.abandon(CloseSlow)
 		case still > c.h.opts.Slow/2:
-			c.tell(c.h.opts.Slow - still)
+			c.tell(max(0, c.h.opts.Slow-still))
 		}
 	}
 }

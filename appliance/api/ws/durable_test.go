@@ -191,8 +191,8 @@ func TestLanes(t *testing.T) {
 	run()
 	next := 0
 	for seen := 0; seen < n; seen++ {
-		switch m := p.frame(); {
-		case m.ID == "raw":
+		switch m := p.frame(); m.ID {
+		case "raw":
 		default:
 			if next == 5 {
 				next++
