@@ -1,143 +1,161 @@
-// bad_test.go: what clients get wrong, and the answer to each: an error frame for a request, a close code for a connection.
+// bad_test.go: what no good client sends.
 package ws
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/gorilla/websocket"
+	"github.com/inferd/inferd/appliance/api/rpc"
 )
 
-// masked is a client's frame with any first byte, and a mask of zeros.
-func masked(first byte, payload string) string {
-	head := []byte{first, 0x80 | byte(len(payload)), 0, 0, 0, 0}
-	return string(head) + payload
-}
-
-func TestBadRequests(t *testing.T) {
+func TestBadFrames(t *testing.T) {
 	r := serve(t, Options{})
 	p := r.dial(t, JSONProtocol)
-	long := strings.Repeat("x", 129)
-	for _, c := range []struct{ name, frame, id, code, words string }{
-		{"no object", `[1]`, "", "INVALID_ARGUMENT", ""},
-		{"cut off", `{"id":"1","model":"m","instances":[1`, "1", "INVALID_ARGUMENT", ""},
-		{"unknown", `{"hello":"you"}`, "", "INVALID_ARGUMENT", "none of those known"},
-		{"no id", `{"model":"m","instances":[1]}`, "", "INVALID_ARGUMENT", `no "id"`},
-		{"empty id", `{"id":"","model":"m","instances":[1]}`, "", "INVALID_ARGUMENT", "1 to 128"},
-		{"long id", `{"id":"` + long + `","model":"m","instances":[1]}`, "", "INVALID_ARGUMENT", "1 to 128"},
-		{"id of another kind", `{"id":{},"model":"m","instances":[1]}`, "", "INVALID_ARGUMENT", `"id"`},
-		{"no model", `{"id":"1","instances":[1]}`, "1", "INVALID_ARGUMENT", `"model"`},
-		{"unknown model", `{"id":"1","model":"nobody","instances":[1]}`, "1", "NOT_FOUND", "nobody"},
-		{"unknown version", `{"id":"1","model":"m","version":9,"instances":[1]}`, "1", "NOT_FOUND", ""},
-		{"version and label", `{"id":"1","model":"m","version":3,"label":"l","instances":[1]}`, "1", "INVALID_ARGUMENT", "one of them"},
-		{"wrong dtype", `{"id":"1","model":"m","instances":["x"]}`, "1", "INVALID_ARGUMENT", ""},
-		{"wrong shape", `{"id":"1","model":"m","signature_name":"fixed","instances":[[1]]}`, "1", "INVALID_ARGUMENT", ""},
-		{"no inputs", `{"id":"1","model":"m"}`, "1", "INVALID_ARGUMENT", ""},
-		{"twice", `{"id":"1","model":"m","model":"m","instances":[1]}`, "1", "INVALID_ARGUMENT", "twice"},
-		{"deadline of zero", `{"id":"1","model":"m","deadline_ms":0,"instances":[1]}`, "1", "INVALID_ARGUMENT", "deadline_ms"},
-		{"unknown priority", `{"id":"1","model":"m","priority":"now","instances":[1]}`, "1", "INVALID_ARGUMENT", "priority"},
-		{"drop and durable", `{"id":"1","model":"m","drop_oldest":true,"durable":true,"instances":[1]}`, "1", "INVALID_ARGUMENT", "never dropped"},
-		{"cancel and request", `{"cancel":"1","model":"m"}`, "1", "INVALID_ARGUMENT", "at once"},
-		{"ack below zero", `{"ack":-1}`, "", "INVALID_ARGUMENT", "ack"},
-		{"durable without a queue", `{"id":"1","model":"m","durable":true,"instances":[1]}`, "1", "UNIMPLEMENTED", "no queue"},
+	for i, c := range []struct{ frame, id, words string }{
+		{``, "", "not one JSON object"}, {`[]`, "", "not one JSON object"}, {`{"id":"1"`, "1", "not one JSON object"}, {`{"id":"1"} x`, "1", "not one JSON object"},
+		{`{}`, "", "none of those known"}, {`{"hello":1}`, "", "none of those known"}, {`{"id":"1"}`, "1", "model"}, {`{"model":"m","instances":[1]}`, "", "no \"id\""},
+		{`{"id":"","model":"m","instances":[1]}`, "", "id"}, {`{"id":["1"],"model":"m"}`, "", "id"}, {`{"id":"` + strings.Repeat("x", 129) + `","model":"m"}`, "", "id"},
+		{`{"id":"1","id":"2","model":"m"}`, "1", "twice"}, {`{"id":"1","model":7}`, "1", "model"}, {`{"id":"1","model":"m","version":1.5}`, "1", "version"},
+		{`{"id":"1","model":"m","version":1,"label":"x"}`, "1", "one of them"}, {`{"id":"1","model":"m","deadline_ms":-1}`, "1", "deadline_ms"},
+		{`{"id":"1","model":"m","priority":"now"}`, "1", "priority"}, {`{"id":"1","model":"m","durable":1}`, "1", "durable"},
+		{`{"id":"1","model":"m","durable":true,"drop_oldest":true}`, "1", "never dropped"}, {`{"cancel":"1","model":"m"}`, "1", "a cancel at once"},
+		{`{"ack":-1}`, "", "ack"}, {`{"resume":"s"}`, "", "resume"},
+		{`{"id":"1","model":"m","instances":["x"]}`, "1", "not of expected type"}, {`{"id":"1","model":"m","instances":[[1]]}`, "1", "shape"},
+		{`{"id":"1","model":"m","instances":[1}`, "1", ""}, {`{"id":"1","model":"m"}`, "1", "Missing"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			p.t = t
-			p.send(c.frame)
-			p.fails(c.id, c.code, c.words)
-			p.send(`{"id":"good","model":"m","instances":[1]}`) // the connection lives
-			if got := p.recv(); !strings.Contains(got, `"predictions"`) {
-				t.Errorf("after it: %s", got)
-			}
-		})
+		p.send(c.frame)
+		p.fails(c.id, "INVALID_ARGUMENT", c.words)
+		if i%8 == 0 { // so that they are not too many in a row
+			p.send(`{"id":"good","model":"m","instances":[1]}`)
+			p.want(`{"id":"good","version":3,"predictions":[1.0]}`)
+		}
 	}
-	p.t = t
-	_ = p.conn.WriteMessage(websocket.BinaryMessage, []byte{4})
-	p.fails("", "INVALID_ARGUMENT", "1 bytes")
-	_ = p.conn.WriteMessage(websocket.BinaryMessage, []byte{4, 0, 255, 0, '{', '}'})
-	p.fails("", "INVALID_ARGUMENT", "255")
+	release := r.model.Hold()
+	p.send(`{"id":"1","model":"m","instances":[1]}`)
+	p.send(`{"id":"1","model":"m","instances":[2]}`)
+	p.fails("1", "ALREADY_EXISTS", "in flight already")
+	release()
+	p.want(`{"id":"1","version":3,"predictions":[1.0]}`)
+	for range maxBad + 1 {
+		p.send(`{}`)
+	}
+	p.closes(CloseBadFrames)
 }
 
-// TestBadConnections: what no request is to blame for.
-func TestBadConnections(t *testing.T) {
-	r := serve(t, Options{MaxFrame: 64 << 10})
-	for _, c := range []struct {
-		name, bytes string
-		code        int
+func TestBrokenFrames(t *testing.T) {
+	r := serve(t, Options{MaxFrame: 1 << 10})
+	for name, c := range map[string]struct {
+		bytes string
+		code  int
 	}{
-		{"not UTF-8", masked(0x81, "\"\xff\""), CloseNotUTF8},
-		{"a message within a fragmented one", masked(0x01, "{") + masked(0x81, "}"), CloseProtocol},
-		{"a continuation of nothing", masked(0x80, "}"), CloseProtocol},
-		{"a reserved bit", masked(0xc1, "{}"), CloseProtocol},
-		{"an unknown opcode", masked(0x83, "{}"), CloseProtocol},
-		{"a fragmented ping", masked(0x09, ""), CloseProtocol},
-		{"not masked", "\x81\x02{}", CloseProtocol},
-		{"oversize", "\x81\xff\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00", CloseTooLarge},
-		{"a length of 2^63", "\x81\xff\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", 0},
-		{"bad frame after bad frame", strings.Repeat(masked(0x81, "{"), 1000), CloseBadFrames},
+		"in the middle of a fragmented one": {"\x01\x81\x00\x00\x00\x00{\x81\x81\x00\x00\x00\x00}", CloseProtocol},
+		"unmasked":                          {"\x81\x02{}", CloseProtocol},
+		"reserved bit":                      {"\xc1\x82\x00\x00\x00\x00{}", CloseProtocol},
+		"unknown opcode":                    {"\x83\x80\x00\x00\x00\x00", CloseProtocol},
+		"not UTF-8":                         {"\x81\x81\x00\x00\x00\x00\xff", CloseNotUTF8},
+		"oversize":                          {"\x81\xfe\x04\x01\x00\x00\x00\x00" + strings.Repeat(" ", 1025), CloseTooLarge},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			conn := r.raw(t)
-			_ = conn.SetDeadline(time.Now().Add(patience))
-			readUntil(t, conn, `"hello"`) // what comes before the handshake has ended is refused with it
 			if _, err := conn.Write([]byte(c.bytes)); err != nil {
 				t.Fatal(err)
 			}
-			if got := closeCode(conn); got != c.code {
-				t.Errorf("closed with %d, want %d", got, c.code)
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			var got strings.Builder
+			buf := make([]byte, 4096)
+			for !strings.Contains(got.String(), string([]byte{byte(c.code >> 8), byte(c.code)})) {
+				n, err := conn.Read(buf)
+				got.Write(buf[:n])
+				if err != nil {
+					t.Fatalf("%q, %v", got.String(), err)
+				}
 			}
+			_ = conn.Close()
 		})
 	}
-	t.Run("text under inferd.v1.proto", func(t *testing.T) {
-		p := r.dial(t, ProtoProtocol)
-		p.t = t
-		p.send("{}")
-		p.closes(CloseKind)
+}
+
+// A client that does not read is told and closed; what is booked for it comes back.
+func TestSlowReader(t *testing.T) {
+	r := serve(t, Options{Slow: 400 * time.Millisecond, Outbox: 64 << 10, MaxFrame: 4 << 20})
+	p := r.dial(t, JSONProtocol)
+	big := `"model":"m","instances":[` + strings.Repeat("1,", 300_000) + `1]}`
+	for i := range 30 {
+		p.send(fmt.Sprintf(`{"id":"%d",%s`, i, big))
+	}
+	poll(t, "the close", func() bool {
+		c := r.h.all()[0]
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.closing
 	})
-	t.Run("a ping between fragments", func(t *testing.T) { // is right
-		conn := r.raw(t)
-		_ = conn.SetDeadline(time.Now().Add(patience))
-		readUntil(t, conn, `"hello"`)
-		frame := `{"id":"1","model":"m","instances":[1]}`
-		if _, err := fmt.Fprint(conn, masked(0x01, frame[:10]), masked(0x89, "p"), masked(0x80, frame[10:])); err != nil {
-			t.Fatal(err)
-		}
-		if text := readUntil(t, conn, `"predictions"`); !strings.Contains(text, "\x8a\x01p") {
-			t.Errorf("no pong in %q", text)
+	_ = p.conn.Close() // or the close frame would be waited for
+	r.ends(t, CloseSlow, 1)
+	if s := r.h.Stats(); s.Slow != 1 {
+		t.Errorf("told %d times", s.Slow)
+	}
+}
+
+func TestPingAndIdle(t *testing.T) {
+	r := serve(t, Options{Ping: 30 * time.Millisecond, Idle: 300 * time.Millisecond})
+	p := r.dial(t, JSONProtocol)
+	pings := 0
+	p.conn.SetPingHandler(func(string) error { pings++; return nil }) // and no pong
+	p.closes(CloseIdle)
+	if pings == 0 {
+		t.Error("no ping")
+	}
+}
+
+func TestDrain(t *testing.T) {
+	draining := make(chan struct{})
+	r := serve(t, Options{Draining: draining})
+	release := r.model.Hold()
+	p := r.dial(t, JSONProtocol)
+	p.send(`{"id":"1","model":"m","instances":[1]}`)
+	poll(t, "the request", func() bool { return r.h.Stats().InFlight == 1 })
+	close(draining)
+	p.want(`{"draining":true}`)
+	release()
+	p.want(`{"id":"1","version":3,"predictions":[1.0]}`)
+	p.closes(CloseDraining)
+}
+
+func FuzzFrame(f *testing.F) {
+	for _, s := range []string{`{"id":"1","model":"m","instances":[1]}`, `{"resume":{"session":"s","after":1}}`, `{"ack":1}`, `{"cancel":"\u0031"}`, `{"id":1e9,"model":"\"","inputs":{"a":["]"]}`,
+		"\x04\x00\x16\x00{\"id\":\"1\",\"model\":\"m\"}\x00\x00\x80\x3f", "\x0a\x09\x0a\x011\x12\x04\x0a\x02\x0a\x00", "\x12\x011", "\x18\x05"} {
+		f.Add([]byte(s), true)
+		f.Add([]byte(s), false)
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, text bool) {
+		for _, w := range []wire{jsonWire{}, protoWire{}} {
+			var m message
+			if err := w.parse(frame, text, &m, rpc.ReadSpec); err != nil {
+				if err.Msg == "" || len(w.appendError(nil, reply{id: m.id}, err)) == 0 {
+					t.Fatal("an error without a word")
+				}
+				continue
+			}
+			if m.act == 0 || m.act == actPredict && (m.id == "" || len(m.id) > maxID) {
+				t.Fatalf("accepted as %+v", m)
+			}
 		}
 	})
 }
 
-// readUntil reads what the server says up to the words.
-func readUntil(t *testing.T, conn net.Conn, words string) string {
-	t.Helper()
-	var all []byte
-	for b := make([]byte, 4096); !strings.Contains(string(all), words); {
-		n, err := conn.Read(b)
-		all = append(all, b[:n]...)
-		if err != nil {
-			t.Fatalf("%q, %v", all, err)
+func FuzzBinaryHeader(f *testing.F) {
+	f.Add(binaryFrame(4, `{"shape":[1,2],"dtype":"float"}`, "12345678"))
+	f.Add(binaryFrame(4, `{"signature_name":"fixed"}`, "1234567812345678"))
+	v := testVersion()
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		call, err := NewRawCodec().Decode(frame, v)
+		if err == nil {
+			if in := call.Request().Inputs[0]; in.Bytes() > int64(len(frame)) {
+				t.Fatalf("%d bytes of a frame of %d", in.Bytes(), len(frame))
+			}
+			call.Free()
 		}
-	}
-	return string(all)
-}
-
-// closeCode reads to the end, and is the code of the close frame that comes last, 0 where none does.
-func closeCode(conn net.Conn) int {
-	var all []byte
-	b := make([]byte, 4096)
-	for {
-		n, err := conn.Read(b)
-		all = append(all, b[:n]...)
-		at := strings.LastIndex(string(all), "\x88")
-		if at >= 0 && len(all) >= at+4 && len(all) == at+2+int(all[at+1]) {
-			return int(all[at+2])<<8 | int(all[at+3])
-		}
-		if err != nil {
-			return 0 // without one
-		}
-	}
+	})
 }

@@ -2,6 +2,7 @@
 package ws
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
@@ -33,11 +34,15 @@ type conn struct {
 	session string        // changed by a resume, before anybody but the reader looks at it
 
 	opening sync.Mutex   // of the session; before mu
+	relay   atomic.Bool  // who reads is serving, and is to be relieved if that takes long
 	heard   atomic.Int64 // when something last came, by the handler's clock
 
 	// owned by who reads
 	fault     int // the close code of what gorilla/websocket found wrong, 0 when it has not
 	faultText string
+	in        *bufio.Reader // gorilla/websocket's
+	late      *time.Timer   // has somebody else go on reading
+	single    int           // how many requests in a row came while there was nothing else
 
 	mu      sync.Mutex
 	space   sync.Cond          // of mu; the outbox has become smaller, or the connection ends
@@ -88,8 +93,16 @@ func (c *conn) begin(conn *websocket.Conn) {
 	go c.read()
 }
 
+const (
+	// relief is how long a reader may serve before somebody else goes on reading.
+	relief = 500 * time.Microsecond
+	// singles is after how many requests that came one by one a client is taken to wait for each answer.
+	singles = 8
+)
+
 // read reads until there is a request, and has somebody else go on reading while it serves that: so the goroutine that was woken by the socket
-// is the one that goes to the model.
+// is the one that goes to the model. Of a client that waits for each answer it goes on itself, and is relieved only when that takes long:
+// another one would be woken for nothing.
 func (c *conn) read() {
 	for {
 		f, err := c.next()
@@ -97,12 +110,47 @@ func (c *conn) read() {
 			c.ended(err)
 			return
 		}
-		if fl := c.take(f); fl != nil {
+		fl := c.take(f)
+		switch {
+		case fl == nil:
+		case c.alone():
+			if c.relay.Store(true); c.late == nil {
+				c.late = time.AfterFunc(relief, c.relieve)
+			} else {
+				c.late.Reset(relief)
+			}
+			c.serve(fl)
+			if !c.relay.CompareAndSwap(true, false) {
+				return // relieved
+			}
+			c.late.Stop() // one that fires all the same finds nobody to relieve, or relieves the next a little early
+		default:
 			go c.read()
 			c.serve(fl)
 			return
 		}
 	}
+}
+
+// relieve reads in the place of who has served for long.
+func (c *conn) relieve() {
+	if c.relay.CompareAndSwap(true, false) {
+		c.single = 0
+		c.read()
+	}
+}
+
+// alone reports whether the request that was just read is the only one, as those before it were.
+func (c *conn) alone() bool {
+	c.mu.Lock()
+	one := len(c.flying) == 1
+	c.mu.Unlock()
+	if !one || c.in.Buffered() > 0 {
+		c.single = 0
+		return false
+	}
+	c.single++
+	return c.single > singles
 }
 
 // frame is one message of the client.
@@ -408,10 +456,10 @@ func (c *conn) look(now time.Duration) {
 	c.touch(now)
 	if o.writing {
 		switch still := now - o.moved; {
-		case still > c.h.opts.Slow:
+		case still > c.h.opts.Slow && o.told: // even where nobody looked in time
 			c.abandon(CloseSlow)
 		case still > c.h.opts.Slow/2:
-			c.tell(c.h.opts.Slow - still)
+			c.tell(max(0, c.h.opts.Slow-still))
 		}
 	}
 }

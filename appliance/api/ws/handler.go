@@ -136,7 +136,7 @@ func New(svc *api.Service, opts Options) *Handler {
 	h := &Handler{svc: svc, opts: opts, log: opts.Log.With("component", "stream"), origin: time.Now(), conns: make(map[*conn]struct{}), sessions: make(map[string]*conn), last: make(chan struct{}, 1)}
 	h.stats.closed = make(map[int]int64)
 	h.upgrader = websocket.Upgrader{
-		ReadBufferSize: readBuffer, WriteBufferPool: new(sync.Pool), Subprotocols: []string{JSONProtocol, ProtoProtocol},
+		WriteBufferPool: new(sync.Pool), Subprotocols: []string{JSONProtocol, ProtoProtocol},
 		CheckOrigin: h.allowed,
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			refuse(w, status, strings.TrimPrefix(reason.Error(), "websocket: "))
@@ -401,7 +401,12 @@ func (t *tap) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	t.c.net = raw
-	return &quiet{Conn: raw, c: t.c}, rw, nil
+	q := &quiet{Conn: raw, c: t.c}
+	if rw.Reader.Buffered() > 0 {
+		return q, rw, nil // gorilla/websocket refuses that
+	}
+	t.c.in = bufio.NewReaderSize(q, readBuffer) // it is used as it is, for no other size is asked for
+	return q, bufio.NewReadWriter(t.c.in, rw.Writer), nil
 }
 
 // quiet is a connection whose writes after the handshake are not made. Of gorilla's close frames it keeps the code, which says what was wrong

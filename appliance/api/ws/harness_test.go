@@ -103,15 +103,20 @@ func serve(t testing.TB, opts Options, serverOpts ...func(*httptest.Server)) *ri
 
 // publish has signatures for floats of any shape, for fixed ones, for integers, for strings, and with two inputs.
 func (r *rig) publish(model string, number int64, s inference.Servable) {
+	v := testVersion()
+	v.Model, v.Number = model, number
+	r.catalog.Publish(v, s)
+}
+
+func testVersion() *inference.Version {
 	two := fake.Signature("two", tensor.Float, -1)
 	two.Inputs = append(two.Inputs, inference.TensorInfo{Alias: "z", Tensor: "z:0", DType: tensor.Float, Shape: tensor.Shape{-1}})
 	two.Outputs = append([]inference.TensorInfo{{Alias: "w", Tensor: "w:0", DType: tensor.Float, Shape: tensor.Shape{-1}}}, two.Outputs...)
-	v := &inference.Version{Model: model, Number: number, StrictShapes: true, Signatures: map[string]*inference.Signature{
+	return &inference.Version{Model: "m", Number: 3, StrictShapes: true, Signatures: map[string]*inference.Signature{
 		"serving_default": fake.Signature("serving_default", tensor.Float, -1), "fixed": fake.Signature("fixed", tensor.Float, 2, 2),
 		"pair": fake.Signature("pair", tensor.Int32, -1, 3), "text": fake.Signature("text", tensor.String, -1), "two": two,
 		"open": fake.Signature("open", tensor.Float, -1, -1),
 	}}
-	r.catalog.Publish(v, s)
 }
 
 // poll waits until f holds.
@@ -258,6 +263,14 @@ func (r *rig) raw(t testing.TB) net.Conn {
 	}
 	if err := req.Write(conn); err != nil {
 		t.Fatal(err)
+	}
+	var got []byte
+	for !strings.Contains(string(got), "}}") { // the greeting
+		buf := make([]byte, 4096)
+		n, err := conn.Read(buf)
+		if got = append(got, buf[:n]...); err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
 	}
 	return conn
 }

@@ -338,3 +338,24 @@ func TestHandshake(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 }
+
+// The reader of a client that waits for each answer serves itself, and is relieved when that takes long: what comes meanwhile is read.
+func TestReaderIsRelieved(t *testing.T) {
+	r := serve(t, Options{})
+	p := r.dial(t, JSONProtocol)
+	for round := range 3 {
+		for i := range 2 * singles {
+			p.send(fmt.Sprintf(`{"id":"1","model":"m","instances":[%d]}`, i))
+			p.want(fmt.Sprintf(`{"id":"1","version":3,"predictions":[%d.0]}`, i))
+		}
+		release := r.model.Hold()
+		p.send(`{"id":"held","model":"m","instances":[1]}`)
+		p.send(`{"cancel":"held"}`)
+		p.fails("held", "CANCELLED", "")
+		release()
+		if round == 2 {
+			_ = p.conn.Close()
+		}
+	}
+	r.ends(t, 1006, 1)
+}
