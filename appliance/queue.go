@@ -181,28 +181,33 @@ func (a *Appliance) watchQueue(ctx context.Context) {
 	}
 }
 
-// queueConditions say what is wrong with the queue: the first counts, for one code has one condition.
+// queueConditions say what is wrong with the queue.
 func (a *Appliance) queueConditions() []health.Condition {
-	one := func(s health.Severity, format string, args ...any) []health.Condition {
-		return []health.Condition{{Code: health.CodeQueue, Severity: s, Message: fmt.Sprintf(format, args...)}}
-	}
 	q := a.jobs.Queue()
 	if q == nil {
 		if a.queueless == "" {
 			return nil
 		}
-		return one(health.Warning, "%s", a.queueless)
+		return queueCondition(health.Warning, "%s", a.queueless)
 	}
-	s := q.Stats()
+	return conditionsOf(q.Stats(), q.Damaged(), a.jobs.ClockSet())
+}
+
+func queueCondition(s health.Severity, format string, args ...any) []health.Condition {
+	return []health.Condition{{Code: health.CodeQueue, Severity: s, Message: fmt.Sprintf(format, args...)}}
+}
+
+// conditionsOf judges an open queue: the first that holds counts, for one code has one condition. aside is where a damaged file was moved to.
+func conditionsOf(s storage.QueueStats, aside string, clockSet bool) []health.Condition {
 	switch {
 	case s.Degraded:
-		return one(health.Warning, "the queue takes no jobs, for its disk does not take what is written: free space on it, or replace it; what waits is kept, and jobs are taken again as soon as a write succeeds")
-	case q.Damaged() != "":
-		return one(health.Warning, "the queue's file was damaged and begun anew: what waited in it is not answered; the old one is %s; `inferd queue ls --file` shows what can be read of it", q.Damaged())
+		return queueCondition(health.Warning, "the queue takes no jobs, for its disk does not take what is written: free space on it, or replace it; what waits is kept, and jobs are taken again as soon as a write succeeds")
+	case aside != "":
+		return queueCondition(health.Warning, "the queue's file was damaged and begun anew: what waited in it is not answered; the old one is %s; `inferd queue ls --file` shows what can be read of it", aside)
 	case s.Damaged > 0:
-		return one(health.Warning, "%d damaged records of the queue were set aside, and their jobs are lost; check the disk of state_dir; `inferd queue check` says whether the rest is sound", s.Damaged)
-	case !a.jobs.ClockSet():
-		return one(health.Info, "the machine's clock is not set: jobs are answered, but none expires and no result is forgotten until it is")
+		return queueCondition(health.Warning, "%d damaged records of the queue were set aside, and their jobs are lost; check the disk of state_dir; `inferd queue check` says whether the rest is sound", s.Damaged)
+	case !clockSet:
+		return queueCondition(health.Info, "the machine's clock is not set: jobs are answered, but none expires and no result is forgotten until it is")
 	}
 	return nil
 }

@@ -172,7 +172,7 @@ func (s *Service) Operate(ctx context.Context, verb string, sel Selection) (done
 		return 0, bad
 	}
 	if f.State != 0 && f.State.Final() == (verb == VerbCancel) || verb == VerbRetry && (f.State == storage.Done || f.State == storage.Expired) {
-		return 0, wrong("nothing that is %s can be done to a job that is %s", map[string]string{VerbRetry: "retried", VerbCancel: "cancelled", VerbPurge: "purged"}[verb], sel.State)
+		return 0, wrong("a job that is %s cannot be %s", sel.State, map[string]string{VerbRetry: "retried", VerbCancel: "cancelled", VerbPurge: "purged"}[verb])
 	}
 	last := s.queue.Stats().Newest // what comes meanwhile was not meant
 	for f.Limit = listStep; ; {

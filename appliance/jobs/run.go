@@ -95,8 +95,10 @@ func (s *Service) predict(ctx context.Context, l *storage.Lease, entry *api.Entr
 	req := call.Request()
 	o.Signature = req.Signature.Key
 	entry.Fill(req)
-	defer req.Ticket.Leave()
-	resp, err := s.api.Predict(ctx, h, req)
+	resp, err := func() (*inference.Response, error) {
+		defer req.Ticket.Leave() // before Free, after which req may be another's
+		return s.api.Predict(ctx, h, req)
+	}()
 	if err != nil {
 		failed = inference.AsError(err)
 		if ctx.Err() == nil {

@@ -17,6 +17,7 @@
 //	                           file png FILE W H GRAY a picture of one colour; file wav FILE RATE SAMPLES... sound in one channel
 //	get URL                    prints the status and the body of a page
 //	page URL                   waits until the page is there and answers 200
+//	examples PAGE FILE         writes the shell examples of docs/PAGE into FILE, with inferd asked at $CTL
 //	long VAR DIR N             sets $VAR to a path in DIR of N bytes
 package main
 
@@ -99,7 +100,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "model": cmdModel, "answers": cmdAnswers, "ready": cmdReady, "refused": cmdRefused, "freeport": cmdFreePort, "json": cmdJSON, "hold": cmdHold, "end": cmdEnd, "hup": cmdHup, "gone": cmdGone, "condition": cmdCondition, "mode": cmdMode,
-			"file": cmdFile, "get": cmdGet, "page": cmdPage, "long": cmdLong,
+			"file": cmdFile, "get": cmdGet, "page": cmdPage, "long": cmdLong, "examples": cmdExamples,
 		},
 	})
 }
