@@ -14,7 +14,7 @@
 //	end SIGNAL SOCKET          sends SIGNAL to the inferd behind SOCKET, and waits until nobody answers
 //	mode FILE OCTAL            wants FILE's permissions
 //	file f32 FILE NUMBERS...   writes little-endian floats; file npy FILE SHAPE NUMBERS... the same as NumPy does; file zeros FILE SIZE
-//	                           file png FILE W H GRAY a picture of one colour; file wav FILE RATE SAMPLES... sound in one channel
+//	                           file png|jpg FILE W H GRAY a picture of one colour; file wav FILE RATE SAMPLES... sound in one channel
 //	get URL                    prints the status and the body of a page
 //	page URL                   waits until the page is there and answers 200
 //	examples PAGE FILE         writes the shell examples of docs/PAGE into FILE, with inferd asked at $CTL
@@ -87,7 +87,8 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("CTL", filepath.Join(e.WorkDir, "ctl"))
 			e.Setenv("QUICK", "--updater.settle_time=200ms")
-			return nil
+			e.Setenv("PYTHON", python())
+			return writeExamples(e)
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -95,6 +96,9 @@ func TestScripts(t *testing.T) {
 				return lib != "", nil
 			case "root":
 				return os.Getuid() == 0, nil
+			case "pythonclient": // of the end-to-end tests
+				_, err := os.Stat(python())
+				return err == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -294,7 +298,7 @@ func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdFile(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, len(args) >= 3, "file f32|npy|zeros|png|wav FILE ...")
+	want(ts, neg, len(args) >= 3, "file f32|npy|zeros|png|jpg|wav FILE ...")
 	var numbers []byte
 	floats := func(words []string) {
 		for _, w := range words {
@@ -313,7 +317,7 @@ func cmdFile(ts *testscript.TestScript, neg bool, args []string) {
 		n, err := strconv.Atoi(args[2])
 		ts.Check(err)
 		numbers = make([]byte, n)
-	case "png", "wav":
+	case "png", "jpg", "wav":
 		numbers = mediaFile(ts, args[0], args[2:])
 	default:
 		ts.Fatalf("no such kind of file: %s", args[0])
