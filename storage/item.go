@@ -234,7 +234,9 @@ func parseItem(b []byte, seq uint64) (it Item, model uint32, err error) {
 	}
 	if flags&flagKey != 0 {
 		copy(it.Digest[:], r.bytes(32))
-		it.Key = r.text()
+		if it.Key = r.text(); it.Key == "" {
+			r.bad = true // the flag says that there is one
+		}
 	}
 	model = uint32(r.uint())
 	it.Version, it.MaxAttempts, it.Attempts, it.Deaths, it.Interruptions = int64(r.uint()), int(r.uint()), int(r.uint()), int(r.uint()), int(r.uint())
