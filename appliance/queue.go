@@ -36,7 +36,7 @@ func QueueFile(cfg *config.Config) string { return filepath.Join(cfg.StateDir, q
 func QueueOptions(cfg *config.Config) storage.QueueOptions {
 	o := storage.QueueOptions{
 		Whole:      storage.Limits{Jobs: cfg.Queue.MaxJobs, Bytes: int64(cfg.Queue.MaxBytes)},
-		MaxPayload: cfg.MaxJob(), BootID: jobs.BootID(),
+		MaxPayload: cfg.MaxJob(), BootID: storage.BootID(),
 	}
 	if cfg.Queue.Full == config.FullExpire {
 		o.WhenFull = storage.Evict
@@ -48,7 +48,7 @@ func QueueOptions(cfg *config.Config) storage.QueueOptions {
 // then this one is a second inferd on the same state.
 func (a *Appliance) openQueue() error {
 	o := jobs.Options{
-		API: a.service, Settings: func() jobs.Settings { return jobSettings(a.current.Load()) }, Boot: jobs.BootID(),
+		API: a.service, Settings: func() jobs.Settings { return jobSettings(a.current.Load()) }, Boot: storage.BootID(),
 		Codecs: map[api.Kind]api.Codec{
 			api.JSON:  rest.NewCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),
 			api.Media: rest.NewMediaCodec(rest.CodecOptions{MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON}),

@@ -88,6 +88,7 @@ type Queue struct {
 	opts QueueOptions
 	log  *slog.Logger
 	pack *packer
+	boot uint64 // of the start of the machine
 
 	ops     chan *op
 	tasks   chan func() // what the writer does outside of transactions
@@ -166,7 +167,7 @@ func OpenQueue(path string, o QueueOptions) (*Queue, error) {
 		o.MaxPayload = 64 << 20
 	}
 	if o.BootID == "" {
-		o.BootID = bootID()
+		o.BootID = BootID()
 	}
 	if o.Step == nil {
 		o.Step = func(string) {}
@@ -175,7 +176,7 @@ func OpenQueue(path string, o QueueOptions) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &Queue{path: path, opts: o, log: o.Log.With("component", "storage"), pack: pack, ops: make(chan *op), tasks: make(chan func()), closing: make(chan struct{}),
+	q := &Queue{path: path, opts: o, log: o.Log.With("component", "storage"), pack: pack, boot: bootNumber(o.BootID), ops: make(chan *op), tasks: make(chan func()), closing: make(chan struct{}),
 		ended: make(chan struct{}), wake: make(chan struct{}, 1), owned: make(owns)}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {

@@ -329,7 +329,7 @@ func (x *tx) lease(model string, n int, maxBytes int64, now time.Time) ([]Lease,
 		if err := try(x.ready.Delete(list[i].key)); err != nil {
 			return nil, err
 		}
-		if err := x.hold(it.Seq, &held{kind: heldLease, boot: x.q.boot(), depth: d}); err != nil {
+		if err := x.hold(it.Seq, &held{kind: heldLease, boot: x.q.boot, depth: d}); err != nil {
 			return nil, err
 		}
 		if err := x.put(it); err != nil {
@@ -428,7 +428,7 @@ func (q *Queue) Release(ctx context.Context, id string, b Back) (Item, error) {
 func (x *tx) requeue(it *Item, delay time.Duration) error {
 	it.State = Queued
 	if delay > 0 {
-		h := &held{kind: heldDelay, boot: x.q.boot(), due: x.q.monotonic() + delay, delay: delay, depth: x.depth(it.Model)}
+		h := &held{kind: heldDelay, boot: x.q.boot, due: Uptime() + delay, delay: delay, depth: x.depth(it.Model)}
 		if err := x.hold(it.Seq, h); err != nil {
 			return err
 		}
@@ -537,7 +537,7 @@ func cutText(s string) string {
 
 // recover queues what was leased when the file was last open, and begins delays anew that another start of the machine had told.
 func (q *Queue) recover(x *tx, first bool) error {
-	boot, now := q.boot(), q.monotonic()
+	boot, now := q.boot, Uptime()
 	for seq, h := range x.mem.held {
 		if h.kind == heldDelay {
 			if h.boot != boot || h.due > now+h.delay {

@@ -4,7 +4,6 @@ package storage
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"os"
 	"sort"
@@ -257,13 +256,13 @@ func (q *Queue) untilDue() time.Duration {
 	}
 	wait := time.Hour
 	if len(q.mem.delays) > 0 {
-		wait = min(wait, max(q.mem.delays[0].due-q.monotonic(), 0))
+		wait = min(wait, max(q.mem.delays[0].due-Uptime(), 0))
 	}
 	return wait
 }
 
-// monotonic is the time since the machine started, suspended time included.
-func (q *Queue) monotonic() time.Duration {
+// Uptime is the time since the machine's start, suspended time included.
+func Uptime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return 0
@@ -271,14 +270,15 @@ func (q *Queue) monotonic() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// boot is a number for this start of the machine.
-func (q *Queue) boot() uint64 {
+// bootNumber stands for a start of the machine in the file.
+func bootNumber(id string) uint64 {
 	h := fnv.New64a()
-	_, _ = fmt.Fprint(h, q.opts.BootID)
+	_, _ = h.Write([]byte(id)) // a hash takes everything
 	return h.Sum64()
 }
 
-func bootID() string {
+// BootID names this start of the machine; empty where the kernel does not say.
+func BootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

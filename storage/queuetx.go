@@ -409,7 +409,7 @@ func (x *tx) hold(seq uint64, h *held) error {
 
 // due makes the jobs ready whose delay is over.
 func (x *tx) due() error {
-	for now := x.q.monotonic(); len(x.mem.delays) > 0 && x.mem.delays[0].due <= now; {
+	for now := Uptime(); len(x.mem.delays) > 0 && x.mem.delays[0].due <= now; {
 		seq := x.mem.delays[0].seq
 		it, err := x.get(seq)
 		if errors.Is(err, errRecord) {

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // earliest is before every moment at which this program can run: a clock that is earlier was not set.
@@ -174,13 +172,4 @@ func (c *Clock) keep(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		c.log.Warn("the queue's clock could not be noted", "err", err)
 	}
-}
-
-// uptime is the time since the machine's start, suspended time included.
-func uptime() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
 }

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -107,22 +105,13 @@ func New(o Options) *Service {
 		o.Wall = time.Now
 	}
 	if o.Ran == nil {
-		o.Ran = uptime
+		o.Ran = storage.Uptime
 	}
 	s := &Service{opts: o, queue: o.Queue, api: o.API, log: o.Log.With("component", "queue"), running: make(map[string]context.CancelFunc)}
 	if s.queue != nil {
 		s.clock = newClock(s.queue, s.queue.Stats().Newest, o.Wall, o.Ran, o.Boot, s.log)
 	}
 	return s
-}
-
-// BootID names this start of the machine; empty where the kernel does not say.
-func BootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }
 
 // Missing says why there is no queue, nil when there is one.

@@ -103,7 +103,7 @@ func (e *env) queue(ctx context.Context, file string, change bool) (queueDoor, e
 	if err != nil {
 		return nil, err
 	}
-	return &queueFile{jobs.New(jobs.Options{Queue: q, Boot: jobs.BootID(), Settings: func() jobs.Settings { return jobs.Settings{} }}), q}, nil
+	return &queueFile{jobs.New(jobs.Options{Queue: q, Boot: storage.BootID(), Settings: func() jobs.Settings { return jobs.Settings{} }}), q}, nil
 }
 
 func queueCommand(e *env) *cobra.Command {

@@ -16,9 +16,7 @@ const (
 	CloseProtocol  = websocket.CloseProtocolError           // 1002: not a WebSocket frame where one had to be
 	CloseKind      = websocket.CloseUnsupportedData         // 1003: a text frame under inferd.v1.proto
 	CloseNotUTF8   = websocket.CloseInvalidFramePayloadData // 1007
-	ClosePolicy    = websocket.ClosePolicyViolation         // 1008
 	CloseTooLarge  = websocket.CloseMessageTooBig           // 1009: over max_frame
-	CloseBroken    = websocket.CloseInternalServerErr       // 1011: inferd's own fault
 	CloseBadFrames = 4000                                   // frame after frame that cannot be read
 	CloseNoCredit  = 4001                                   // a request more than was granted
 	CloseNoSession = 4002                                   // no such session, or it has expired
@@ -35,9 +33,7 @@ var closeTexts = map[int]string{
 	CloseProtocol:  "not a WebSocket frame",
 	CloseKind:      "inferd.v1.proto takes binary frames only",
 	CloseNotUTF8:   "a text frame is not UTF-8",
-	ClosePolicy:    "against the rules of this server",
 	CloseTooLarge:  "the frame is larger than max_frame",
-	CloseBroken:    "internal error; the log of inferd has the cause",
 	CloseBadFrames: "too many frames in a row could not be read",
 	CloseNoCredit:  "more requests than credits; wait for {\"credits\":n}",
 	CloseNoSession: "the session is unknown or has expired; begin a new one",
