@@ -18,7 +18,8 @@
 //
 // [Queue] has jobs, their payloads and results, in a file of its own. Further invariants:
 //
-//  8. One goroutine writes. Everybody who waits while it commits shares the next commit, and its fsync; nobody is answered before it.
+//  8. One goroutine writes. Everybody who waits while it commits shares the next commit, and its fsync; nobody is answered before it, and no reader
+//     sees what it has changed before it.
 //  9. After a write or an fsync that failed, nothing of that transaction is acknowledged, and the file is closed, opened again and checked
 //     before the next one. A second failure in a row makes the queue degraded: it takes nothing until a probe of its own, which comes at
 //     most every five seconds, is on disk.

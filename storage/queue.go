@@ -110,6 +110,7 @@ type Queue struct {
 	writes   atomic.Int64
 
 	watching watchers
+	flight   flight
 
 	// mem mirrors the file for the writer, who alone changes it; memMu lets others read the counts.
 	memMu sync.Mutex
@@ -233,7 +234,9 @@ func (q *Queue) open(first bool) error {
 		return err
 	}
 	var mem memory
+	var id int
 	prepare := func(t *bbolt.Tx) error {
+		id = t.ID()
 		if err := whole(t, file); err != nil {
 			return err
 		}
@@ -259,10 +262,23 @@ func (q *Queue) open(first bool) error {
 		return err
 	}
 	q.bolt, q.file = bolt, file
+	q.flight.set(id)
 	q.memMu.Lock()
 	q.mem = mem
 	q.memMu.Unlock()
 	return nil
+}
+
+// transact is update on the writer, which readers can wait for.
+func (q *Queue) transact(f func(t *bbolt.Tx) error) (settled bool, err error) {
+	var id int
+	q.flight.begin()
+	settled, err = update(q.bolt, func(t *bbolt.Tx) error {
+		id = t.ID()
+		return f(t)
+	})
+	q.flight.end(id, err == nil)
+	return settled, err
 }
 
 // replace moves the damaged file aside and begins a new one. Its caller holds mu.
@@ -417,7 +433,7 @@ func (q *Queue) commit(batch []*op) {
 	}
 	start := time.Now()
 	var stats bbolt.TxStats
-	settled, err := update(q.bolt, func(t *bbolt.Tx) error {
+	settled, err := q.transact(func(t *bbolt.Tx) error {
 		tx := q.begin(t, &q.mem)
 		q.memMu.Lock()
 		defer q.memMu.Unlock()
@@ -477,7 +493,19 @@ func (q *Queue) view(f func(tx *tx) error) error {
 	return errors.Join(err, look)
 }
 
+// errAgain: the transaction that was read is not on disk, and will not be.
+var errAgain = errors.New("what was read was taken back")
+
 func (q *Queue) read(f func(tx *tx) error) error {
+	for {
+		if err := q.readOnce(f); !errors.Is(err, errAgain) {
+			return err
+		}
+		runtime.Gosched() // the writer is about to take the file away
+	}
+}
+
+func (q *Queue) readOnce(f func(tx *tx) error) error {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
 	if q.bolt == nil {
@@ -489,5 +517,12 @@ func (q *Queue) read(f func(tx *tx) error) error {
 		}
 	}
 	bolt := q.bolt
-	return guard(func() error { return bolt.View(func(t *bbolt.Tx) error { return f(q.begin(t, nil)) }) })
+	return guard(func() error {
+		return bolt.View(func(t *bbolt.Tx) error {
+			if !q.flight.landed(t.ID()) {
+				return errAgain
+			}
+			return f(q.begin(t, nil))
+		})
+	})
 }

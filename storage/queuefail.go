@@ -60,8 +60,10 @@ func (q *Queue) openStale() error {
 		return err
 	}
 	var mem memory
+	var id int
 	err = guard(func() error {
 		return bolt.View(func(t *bbolt.Tx) error {
+			id = t.ID()
 			if err := prepareQueue(t, true); err != nil {
 				return err
 			}
@@ -73,6 +75,7 @@ func (q *Queue) openStale() error {
 		return err
 	}
 	q.bolt, q.file, q.stale = bolt, file, true
+	q.flight.set(id)
 	q.memMu.Lock()
 	q.mem = mem
 	q.memMu.Unlock()
@@ -94,7 +97,7 @@ func (q *Queue) heal() bool {
 	}
 	if have || err == nil {
 		var settled bool
-		settled, err = update(q.bolt, func(t *bbolt.Tx) error { return t.Bucket(bucketMeta).Put([]byte("probe"), make([]byte, 4096)) })
+		settled, err = q.transact(func(t *bbolt.Tx) error { return t.Bucket(bucketMeta).Put([]byte("probe"), make([]byte, 4096)) })
 		if err != nil {
 			err = errors.Join(err, q.reopen(settled))
 		}
