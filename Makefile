@@ -65,7 +65,7 @@ soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
-	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1000 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
+	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
 
 test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
 	tools/test-gpu.sh
