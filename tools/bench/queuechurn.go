@@ -18,7 +18,7 @@ import (
 // churnDepth is how many jobs are live.
 const churnDepth = 1000
 
-// queueChurn keeps the depth: eight goroutines append a job of 1 KB to 1 MB (its logarithm evenly spread) when they have finished and deleted
+// queueChurn keeps the depth: 64 goroutines append a job of 1 KB to 1 MB (its logarithm evenly spread) when they have finished and deleted
 // the oldest. The file is held against the most that was live at once, payloads and results as stored.
 func (b *bench) queueChurn() error {
 	dir, err := os.MkdirTemp(b.work, "queue-")
@@ -32,10 +32,10 @@ func (b *bench) queueChurn() error {
 	}
 	defer func() { _ = q.Close() }()
 	var peak, file, count atomic.Int64
-	errs := make(chan error, 8)
+	errs := make(chan error, submitters)
 	var wg sync.WaitGroup
 	began := time.Now()
-	for i := range 8 {
+	for i := range submitters {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 9))
 			bytes := noise(r, 2<<20)
