@@ -34,7 +34,7 @@ race: ## the Go tests with the race detector, libtensorflow loaded too
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -race -timeout 15m ./...
 
 memory: ## the tests that count megabytes, which the race detector would take for itself
-	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -v -run 'MemoryLimit|Cgroup|TenModels|ThatGrows|Pressure' ./appliance ./inference/worker | grep -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)'
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -v -run 'MemoryLimit|Cgroup|TenModels|ThatGrows|Pressure' ./appliance ./inference/worker | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)'
 
 lint: ## go vet and the pinned golangci-lint
 	$(GO) vet ./...
@@ -66,7 +66,7 @@ soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
-	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
+	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep --line-buffered -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
 
 test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
 	tools/test-gpu.sh
