@@ -57,6 +57,8 @@ type Options struct {
 	Reloading func() (done func())
 	// Level, when not nil, is the level of Log, and is set by reloads.
 	Level *slog.LevelVar
+	// Service is what systemd has given.
+	Service Service
 	// Executable is the binary that workers run; empty means this one.
 	Executable string
 	// Ready, when not nil, is called once with the bound addresses when the doors are open.
@@ -94,6 +96,10 @@ type Appliance struct {
 	queueless string        // why there is no queue, likewise
 	stream    *ws.Handler   // likewise; nil when it is off
 
+	lives   *lives
+	safe    bool   // this is a safe start
+	lastRun string // how the run before has ended; set by Run
+
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
 
@@ -109,6 +115,10 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
 		health: health.New(), news: new(news), turn: make(chan struct{}, 1), draining: make(chan struct{})}
 	a.current.Store(cfg)
+	if a.supervised() {
+		a.lives = openLives(cfg, opts.Log)
+		a.safe = a.lives.shorts() >= safeAfter
+	}
 	live := newWorkers()
 	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
 	a.gate = admission.NewGate(gateLimits(cfg.Admission), a.memory.ledger)
@@ -153,8 +163,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(), Room: a.load.room,
 		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, Waited: waited, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
-		Step:  opts.step,
-		Log:   opts.Log,
+		Step:  opts.step, OnlyGood: a.safe,
+		Log: opts.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -207,7 +217,9 @@ func (a *Appliance) workerLine(model string, version int64, line string) {
 }
 
 // Run opens the doors and serves until ctx ends, then drains and returns nil. Any other end is an error.
-func (a *Appliance) Run(ctx context.Context) error {
+func (a *Appliance) Run(ctx context.Context) (err error) {
+	started := a.starting(ctx)
+	defer started()
 	if err := a.journal.open(a.cfg.StateDir, a.log); err != nil && !a.opts.BesideOthers {
 		return err
 	}
@@ -216,14 +228,19 @@ func (a *Appliance) Run(ctx context.Context) error {
 			a.log.Warn("state file was not closed cleanly", "err", err)
 		}
 	}()
+	ended := a.rest(ctx)
+	defer func() { ended(err) }()
 	if err := a.openQueue(); err != nil {
 		return err
 	}
 	defer a.closeQueue()
 	a.openStream()
-	socketless, err := a.doors.open(a.cfg, a.opts.BesideOthers)
+	socketless, err := a.doors.open(a.cfg, a.opts.BesideOthers, a.listen)
 	if err != nil {
 		return err
+	}
+	for _, name := range a.opts.Service.Listeners.Left() {
+		a.log.Warn("socket unit has a name that means nothing here, or of a door that is off", "name", name)
 	}
 	for _, i := range a.opts.Ignored {
 		a.log.Warn("setting has no meaning here and changes nothing", "name", i.Name, "reason", i.Reason)
@@ -246,6 +263,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
 		{"queue", a.runQueue},
 		{"doors", a.serve},
+		{"service", func(ctx context.Context, ready func()) error { return a.runService(ctx, ready, started) }},
 	})
 	a.log.Info("stopped", "err", err)
 	return err
@@ -258,7 +276,7 @@ type doors struct {
 
 // open binds every configured address, or none. With besideOthers it goes without an operators' socket that was not configured and cannot
 // be had, and socketless says why.
-func (d *doors) open(cfg *config.Config, besideOthers bool) (socketless, err error) {
+func (d *doors) open(cfg *config.Config, besideOthers bool, listen func(name, addr string) (net.Listener, error)) (socketless, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range d.all() {
@@ -267,18 +285,19 @@ func (d *doors) open(cfg *config.Config, besideOthers bool) (socketless, err err
 		}
 	}()
 	for _, o := range []struct {
-		l         *net.Listener
-		key, addr string
-	}{{&d.grpc, "listen.grpc", cfg.Listen.GRPC}, {&d.http, "listen.http", cfg.Listen.HTTP}} {
+		l               *net.Listener
+		key, name, addr string
+	}{{&d.grpc, "listen.grpc", "grpc", cfg.Listen.GRPC}, {&d.http, "listen.http", "http", cfg.Listen.HTTP}} {
 		if o.addr == "" {
 			continue
 		}
-		if *o.l, err = net.Listen("tcp", o.addr); err != nil {
+		if *o.l, err = listen(o.name, o.addr); err != nil {
 			return nil, refusedDoor(cfg, o.key, o.addr, err)
 		}
 		if n := cfg.Limits.MaxConnections; n > 0 {
 			*o.l = netutil.LimitListener(*o.l, n)
 		}
+		*o.l = newDoor(*o.l)
 	}
 	if path := cfg.Listen.GRPCSocket; path != "" {
 		if d.grpcSocket, err = control.Listen(path); err != nil {
@@ -290,8 +309,10 @@ func (d *doors) open(cfg *config.Config, besideOthers bool) (socketless, err err
 		if err = refusedDoor(cfg, "listen.control", path, err); besideOthers && cfg.Listen.Control == "" {
 			socketless, err = err, nil
 		}
+		return socketless, err
 	}
-	return socketless, err
+	d.control = newDoor(d.control)
+	return nil, nil
 }
 
 // refusedDoor says in one sentence, with the key and where it was set, why a door cannot be opened.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,9 +32,17 @@ func coreMain(settings string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	if os.Getenv("LISTEN_FDS") != "" {
+		_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // whoever starts it cannot know
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	a, err := New(cfg, Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func(_, http net.Addr) { fmt.Println(http) }, step: stepKiller()})
+	service, err := FromSystemd()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	a, err := New(cfg, Options{Service: service, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func(_, http net.Addr) { fmt.Println(http) }, step: stepKiller()})
 	if err == nil {
 		err = a.Run(ctx)
 	}
@@ -53,12 +62,18 @@ type core struct {
 // startCore starts one and waits until its doors are open.
 func startCore(t *testing.T, cfg *config.Config) *core {
 	t.Helper()
+	return startCoreWith(t, cfg, nil)
+}
+
+// startCoreWith is startCore with descriptors from 3 on, and with more in its environment.
+func startCoreWith(t *testing.T, cfg *config.Config, files []*os.File, env ...string) *core {
+	t.Helper()
 	settings, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &core{cmd: exec.Command("/proc/self/exe")}
-	c.cmd.Env = append(os.Environ(), envCore+"="+string(settings))
+	c.cmd.Env, c.cmd.ExtraFiles = append(append(os.Environ(), envCore+"="+string(settings)), env...), files
 	said := new(strings.Builder) // read after Wait
 	c.cmd.Stderr = said
 	out, err := c.cmd.StdoutPipe()

@@ -25,8 +25,9 @@ const (
 	queueFile = "queue.db" // in state_dir
 
 	queueLook     = time.Second
-	mostInFlight  = 256      // jobs of one model, unless configured
-	queueHotBytes = 32 << 20 // of the file, that are booked: what is read and written all the time
+	diskPatience  = 10 * time.Second // before a disk that does not answer is a condition
+	mostInFlight  = 256              // jobs of one model, unless configured
+	queueHotBytes = 32 << 20         // of the file, that are booked: what is read and written all the time
 )
 
 // QueueFile is where the jobs are kept.
@@ -63,7 +64,7 @@ func (a *Appliance) openQueue() error {
 			m, _ := a.current.Load().Model(model)
 			return max(jobs.DefaultRunTime, 2*m.RunTimeout)
 		},
-		Concurrency: a.jobsAtOnce, Room: a.memory.durable, Scanned: func() bool { return a.updater.Status().Scanned }, Changed: a.news.next,
+		Concurrency: a.jobsAtOnce, Room: a.memory.durable, Scanned: func() bool { return a.updater.Status().Scanned }, Changed: a.news.next, Hold: a.queueHeld,
 		Draining: a.draining, Grace: func() time.Duration { return a.current.Load().DrainTimeout }, Observe: a.metrics.queue.run, Log: a.log,
 	}
 	err := a.haveQueue(&o)
@@ -189,6 +190,9 @@ func (a *Appliance) queueConditions() []health.Condition {
 			return nil
 		}
 		return queueCondition(health.Warning, "%s", a.queueless)
+	}
+	if d := q.Stalled(); d > diskPatience { // before anything that the writer would hold up
+		return queueCondition(health.Warning, "the disk of state_dir has not answered the queue for %s: jobs are not taken, and what waits is kept; predictions are answered; look at the disk", d.Round(10*time.Second))
 	}
 	return conditionsOf(q.Stats(), q.Damaged(), a.jobs.ClockSet())
 }

@@ -104,6 +104,7 @@ type Queue struct {
 	moved string // where a damaged file lies
 	stale bool   // bolt is open to be read only, until the disk takes writes
 
+	busy     atomic.Int64 // since when the writer has been at the file, by Uptime; 0: it waits to be asked
 	degraded atomic.Bool
 	damaged  atomic.Int64 // records that were set aside since OpenQueue
 	commits  atomic.Int64
@@ -330,6 +331,9 @@ func (q *Queue) update(ctx context.Context, bytes int64, f func(tx *tx) error, a
 	if q.opts.ReadOnly {
 		return fmt.Errorf("queue %s: %w", q.path, ErrReadOnly)
 	}
+	if d := q.Stalled(); d > stalledAfter {
+		return fmt.Errorf("queue %s: %w: it has not answered for %s", q.path, ErrDegraded, d.Round(time.Second))
+	}
 	o := &op{do: f, after: after, bytes: bytes, done: make(chan error, 1)}
 	select {
 	case q.ops <- o:
@@ -375,7 +379,9 @@ func (q *Queue) write() {
 				batch = append(batch, o)
 			case <-due.C:
 			case task := <-q.tasks:
+				q.busy.Store(int64(Uptime()))
 				task()
+				q.busy.Store(0)
 				continue
 			case <-q.closing:
 				q.finishUp()
@@ -383,7 +389,9 @@ func (q *Queue) write() {
 			}
 		}
 		batch, held = q.collect(batch)
+		q.busy.Store(int64(Uptime()))
 		q.commit(batch)
+		q.busy.Store(0)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // Notifier sends states to the socket that systemd gave. It may be used from many goroutines.
@@ -23,6 +24,15 @@ func (n *Notifier) Enabled() bool { return n.path != "" }
 
 // Ready says that the service has started.
 func (n *Notifier) Ready() error { return n.send(daemon.SdNotifyReady) }
+
+// Reloading says that the configuration is being read again; Ready ends it. The time is the monotonic clock's, as systemd wants it.
+func (n *Notifier) Reloading() error {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return fmt.Errorf("notify systemd: %w", err)
+	}
+	return n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, t.Nano()/1000))
+}
 
 // Stopping says that the service is on its way down.
 func (n *Notifier) Stopping() error { return n.send(daemon.SdNotifyStopping) }

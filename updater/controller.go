@@ -24,9 +24,10 @@ type Controller struct {
 	syncFS func(dir string) error
 	hook   func(step string) // tests end the process at named steps of an update
 
-	mu  sync.Mutex
-	ask ask       // guarded by mu
-	pub published // guarded by mu
+	mu    sync.Mutex
+	ask   ask       // guarded by mu
+	ended bool      // guarded by mu
+	pub   published // guarded by mu
 }
 
 // ask is what other goroutines want of the loop.
@@ -38,6 +39,7 @@ type ask struct {
 	verbs  []verb
 
 	applies []applying
+	pings   []chan struct{}
 }
 
 // New makes a controller of the catalog. It touches nothing until Run.
@@ -63,6 +65,13 @@ func New(catalog *inference.Catalog, opts Options) (*Controller, error) {
 // its outcome is dropped.
 func (c *Controller) Run(ctx context.Context) error {
 	newLoop(c).run(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	for _, pong := range c.ask.pings {
+		close(pong)
+	}
+	c.ask.pings = nil
 	return nil
 }
 
@@ -86,6 +95,26 @@ func (c *Controller) Rescan() {
 	c.ask.rescan = true
 	c.mu.Unlock()
 	wake(c.wake)
+}
+
+// Ping returns nil once the loop has answered, or has ended, and ctx's error before that. The loop touches no file, so that no disk holds up
+// the answer.
+func (c *Controller) Ping(ctx context.Context) error {
+	pong := make(chan struct{})
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return nil
+	}
+	c.ask.pings = append(c.ask.pings, pong)
+	c.mu.Unlock()
+	wake(c.wake)
+	select {
+	case <-pong:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // RoomFreed has the versions that wait for memory try again, now.

@@ -2,6 +2,7 @@
 package updater
 
 import (
+	"slices"
 	"time"
 )
 
@@ -133,6 +134,10 @@ func (l *loop) sawVersions(m *model, folders []folder, first bool) {
 			}
 		case changed:
 			l.filesChanged(m, v)
+		}
+		if unknown && first && l.o.OnlyGood && m.rec.good(v.number) == nil && !slices.Contains(m.rec.Proven, v.number) {
+			v.leftAlone = v.sight.Print.Digest
+			l.log.Warn("version is left alone, for this is a safe start and it never was good", "model", m.Name, "version", v.number, "path", v.dir)
 		}
 		if unknown {
 			l.arrived(m, v, first)

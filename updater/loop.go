@@ -124,6 +124,9 @@ func (l *loop) post(f func()) {
 
 // answer does what other goroutines asked for.
 func (l *loop) answer(a ask) {
+	for _, pong := range a.pings {
+		close(pong)
+	}
 	if l.stopping {
 		for _, v := range a.verbs {
 			v.reply <- verdict{err: unwilling("inferd stops")}

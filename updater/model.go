@@ -74,6 +74,8 @@ type version struct {
 	present bool // the last look saw the folder
 	kept    bool // the folder is a kept copy, not one of the base path
 	files   *loadedFiles
+	// leftAlone is the digest that a safe start found and does not try; empty: it may be tried.
+	leftAlone string
 
 	sight      sight
 	tried      string // the digest that was checked last

@@ -146,6 +146,9 @@ type Options struct {
 	// Step, when not nil, is called at each named step of an update (trying, warming, loaded, published, good, retired), so that tests can
 	// end the process there. It must not call the controller.
 	Step func(name string)
+	// OnlyGood has the folders that are there at the start left alone but for those that were good once: a safe start. What comes later, or is
+	// changed, is tried as ever.
+	OnlyGood bool
 	// Build names this inferd and its runtime: a version that another one refused is tried again.
 	Build string
 

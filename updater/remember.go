@@ -210,6 +210,9 @@ func (m *model) barred(v *version) (string, bool) {
 	if why, held := m.trialBars(v); held {
 		return why, true
 	}
+	if v.leftAlone != "" && v.leftAlone == v.sight.Print.Digest && v.state != StateLive {
+		return "is not tried, for this is a safe start; change its files, or restart inferd, to have it tried", true
+	}
 	if len(m.first) > 0 && !m.first[v.number] && !m.stays(v) && v.state != StateLive {
 		return "waits until what served before the restart serves again", true
 	}

@@ -25,6 +25,7 @@ type Status struct {
 	Ready      bool        `json:"ready"`
 	GRPC       string      `json:"grpc,omitempty"` // the address that is bound
 	HTTP       string      `json:"http,omitempty"`
+	LastRun    string      `json:"last_run,omitempty"` // how the run before has ended, where somebody watches
 	Runtime    Runtime     `json:"runtime"`
 	Conditions []Condition `json:"conditions"`
 	Models     []Model     `json:"models"`

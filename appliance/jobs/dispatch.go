@@ -71,6 +71,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer keeper.Wait()
 	defer done()
 	d.loop(ctx)
+	close(s.drained) // what it waits for from now on has bounds of its own
 	d.drain(stop)
 	<-ctx.Done() // the doors may still be asked about jobs
 	return nil
@@ -105,6 +106,8 @@ func (d *dispatcher) loop(ctx context.Context) {
 			for _, m := range d.models {
 				m.dry = false // whatever was missed
 			}
+		case pong := <-d.s.pings:
+			close(pong)
 		case <-d.s.opts.Draining:
 			return
 		case <-ctx.Done():

@@ -38,6 +38,8 @@ type Options struct {
 	Scanned func() bool
 	// Changed returns a channel that is closed when a model may have become available since the call. Nil: it is looked once a second.
 	Changed func() <-chan struct{}
+	// Hold reports that no job may be leased for now. Nil: never.
+	Hold func() bool
 	// Draining is closed when the appliance begins to stop: no more is leased. Nil: never.
 	Draining <-chan struct{}
 	// Grace is how long jobs in flight may take to finish once Draining is closed, or Run's context has ended.
@@ -73,6 +75,9 @@ type Service struct {
 
 	mu      sync.Mutex
 	running map[string]context.CancelFunc // guarded by mu; by job id
+
+	pings   chan chan struct{} // to the dispatcher
+	drained chan struct{}      // closed when the dispatcher leases no more
 }
 
 // New makes the service over an open queue, which it does not close. Nothing runs before Run.
@@ -95,6 +100,9 @@ func New(o Options) *Service {
 	if o.Scanned == nil {
 		o.Scanned = func() bool { return true }
 	}
+	if o.Hold == nil {
+		o.Hold = func() bool { return false }
+	}
 	if o.Grace == nil {
 		o.Grace = func() time.Duration { return 0 }
 	}
@@ -107,7 +115,8 @@ func New(o Options) *Service {
 	if o.Ran == nil {
 		o.Ran = storage.Uptime
 	}
-	s := &Service{opts: o, queue: o.Queue, api: o.API, log: o.Log.With("component", "queue"), running: make(map[string]context.CancelFunc)}
+	s := &Service{opts: o, queue: o.Queue, api: o.API, log: o.Log.With("component", "queue"), running: make(map[string]context.CancelFunc),
+		pings: make(chan chan struct{}), drained: make(chan struct{})}
 	if s.queue != nil {
 		s.clock = newClock(s.queue, s.queue.Stats().Newest, o.Wall, o.Ran, o.Boot, s.log)
 	}
@@ -123,6 +132,31 @@ func (s *Service) Missing() *inference.Error {
 		return s.opts.Missing
 	}
 	return inference.Errorf(inference.Unimplemented, inference.ReasonDisk, "this inferd has no queue: queue.enabled is false")
+}
+
+// Ping returns nil when the dispatcher has answered, and ctx's error otherwise. While the disk owes the queue an answer nothing is asked: the
+// dispatcher may wait for it, and no restart would help. It is called after Run.
+func (s *Service) Ping(ctx context.Context) error {
+	if s.queue == nil {
+		return nil
+	}
+	pong := make(chan struct{})
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case s.pings <- pong:
+			return nil
+		case <-s.drained:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			if s.queue.Stalled() > time.Second {
+				return nil
+			}
+		}
+	}
 }
 
 // Queue is the store, nil when there is none.

@@ -71,6 +71,9 @@ func statusCommand(e *env) *cobra.Command {
 
 func statusTable(w io.Writer, s *control.Status) {
 	fmt.Fprintf(w, "inferd %s, pid %d, up %s: live %s, ready %s\n", s.Version, s.PID, ago(s.Since), yes(s.Live), yes(s.Ready))
+	if s.LastRun != "" {
+		fmt.Fprintf(w, "the run before: %s\n", s.LastRun)
+	}
 	fmt.Fprintf(w, "doors: gRPC %s, HTTP %s\n", cmp.Or(s.GRPC, "off"), cmp.Or(s.HTTP, "off"))
 	if s.Runtime.Error != "" {
 		fmt.Fprintf(w, "runtime: none: %s\n", indent(s.Runtime.Error, "  "))
