@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu clean
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -66,6 +66,27 @@ soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
 	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
+
+# ARCH is Debian's name and Go's. What is packed has the time of the commit, so that the same commit gives the same bytes.
+ARCH ?= $(shell $(GO) env GOARCH)
+DEB_VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo "0.0~$$(git rev-list --count HEAD 2>/dev/null).$(VERSION)")
+DEB_OUT ?= build/deb
+DEB_PACKAGES ?= inferd inferd-runtime-cpu
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+DEB_MACHINE := $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
+# Where libtensorflow for ARCH lies: what the tests use, on a machine of that kind.
+DEB_RUNTIME = $(if $(filter $(shell $(GO) env GOARCH),$(ARCH)),$(RUNTIME),$(CURDIR)/build/runtime-$(ARCH))
+DEB_CC ?= $(CURDIR)/build/zig/zig cc -target $(DEB_MACHINE)-linux-gnu.2.31
+
+deb: ## the packages for ARCH, in build/deb: zstd, or xz with RELEASE=1; GPU=1: the GPU runtime too (about 3 GB are fetched)
+	@tools/fetch.sh zig
+	@$(if $(filter inferd-runtime-cpu,$(DEB_PACKAGES)),ARCH=$(ARCH) tools/fetch.sh runtime)
+	@mkdir -p build/deb
+	ZIG_GLOBAL_CACHE_DIR='$(CURDIR)/build/zig-cache' CGO_ENABLED=1 GOARCH=$(ARCH) CC='$(DEB_CC)' $(GO) build -trimpath -buildvcs=false \
+	  -ldflags '-s -w -X main.version=$(VERSION)' -o build/inferd-$(ARCH) ./cmd/inferd
+	cd tools/deb && $(GO) build -o ../../build/mkdeb .
+	build/mkdeb -arch $(ARCH) -version '$(DEB_VERSION)' -epoch $(SOURCE_DATE_EPOCH) -compress $(if $(RELEASE),xz,zstd) -binary build/inferd-$(ARCH) \
+	  -runtime '$(DEB_RUNTIME)' $(if $(filter-out $(shell $(GO) env GOARCH),$(ARCH)),-strip $(DEB_MACHINE)-linux-gnu-strip) -out '$(DEB_OUT)' $(DEB_PACKAGES)
 
 test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
 	tools/test-gpu.sh

@@ -1,0 +1,174 @@
+// pkg.go: one package: its files, gathered so that the same input gives the same bytes, and how it is written.
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/blakesmith/ar"
+	"github.com/goreleaser/nfpm/v2"
+	"github.com/goreleaser/nfpm/v2/deb"
+	"github.com/goreleaser/nfpm/v2/files"
+)
+
+// pkg is a package in the making. The first error of its methods sticks and is returned by write.
+type pkg struct {
+	info  *nfpm.Info
+	time  time.Time
+	stage string
+	err   error
+}
+
+func (b *build) newPackage(name, version string, when time.Time) *pkg {
+	return &pkg{time: when, stage: filepath.Join(b.stage, name), info: &nfpm.Info{
+		Name: name, Arch: b.arch, Platform: "linux", Version: version, VersionSchema: "none",
+		Maintainer: maintainer, Homepage: "https://github.com/inferd/inferd", Priority: "optional", MTime: when,
+	}}
+}
+
+func (p *pkg) add(kind, src, dst string, mode fs.FileMode) {
+	p.info.Contents = append(p.info.Contents, &files.Content{Source: src, Destination: dst, Type: kind,
+		FileInfo: &files.ContentFileInfo{Mode: mode, MTime: p.time, Owner: "root", Group: "root"}})
+}
+
+// file puts the file src at dst.
+func (p *pkg) file(src, dst string, mode fs.FileMode) {
+	if _, err := os.Stat(src); err != nil && p.err == nil {
+		p.err = err
+	}
+	p.add(files.TypeFile, src, dst, mode)
+}
+
+// config puts a file that belongs to the machine's owner once it is installed.
+func (p *pkg) config(src, dst string) { p.add(files.TypeConfig, src, dst, 0o644) }
+
+func (p *pkg) dir(dst string) { p.add(files.TypeDir, "", dst, 0o755) }
+
+func (p *pkg) link(to, dst string) { p.add(files.TypeSymlink, to, dst, 0o777) }
+
+// text puts data at dst, packed where its name ends with .gz.
+func (p *pkg) text(data []byte, dst string) {
+	if strings.HasSuffix(dst, ".gz") {
+		var b bytes.Buffer
+		w, err := gzip.NewWriterLevel(&b, gzip.BestCompression) // no name and no time in its header
+		if err == nil {
+			_, _ = w.Write(data) // into memory
+			err = w.Close()
+		}
+		if err != nil && p.err == nil {
+			p.err = err
+		}
+		data = b.Bytes()
+	}
+	src := filepath.Join(p.stage, filepath.FromSlash(dst))
+	err := os.MkdirAll(filepath.Dir(src), 0o755)
+	if err == nil {
+		err = os.WriteFile(src, data, 0o644)
+	}
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	p.file(src, dst, 0o644)
+}
+
+// packed puts the file src at dst, packed.
+func (p *pkg) packed(src, dst string) {
+	data, err := os.ReadFile(src)
+	if err != nil && p.err == nil {
+		p.err = err
+	}
+	p.text(data, dst)
+}
+
+// documents puts what every package has in /usr/share/doc.
+func (p *pkg) documents(copyright string) {
+	doc := path.Join("/usr/share/doc", p.info.Name)
+	p.text([]byte(copyright), path.Join(doc, "copyright"))
+	p.text(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * Release %s. What changed: /usr/share/doc/inferd/NEWS.md.gz.\n\n -- %s  %s\n",
+		p.info.Name, p.info.Version, p.info.Version, maintainer, p.time.Format(time.RFC1123Z)), path.Join(doc, "changelog.gz"))
+}
+
+// write makes the package in the directory out, under the name that apt gives it, and returns its path.
+func (p *pkg) write(out, compress string) (string, error) {
+	if p.err != nil {
+		return "", p.err
+	}
+	info := *p.info
+	info.Deb.Compression = compress
+	if compress == "xz" {
+		info.Deb.Compression = "none" // and packed below: nfpm's own xz takes ten times as long
+	}
+	if err := nfpm.PrepareForPackager(&info, "deb"); err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := deb.Default.Package(&info, &b); err != nil {
+		return "", err
+	}
+	data := b.Bytes()
+	if compress == "xz" {
+		var err error
+		if data, err = xzData(data); err != nil {
+			return "", err
+		}
+	}
+	name := filepath.Join(out, deb.Default.ConventionalFileName(&info))
+	old, err := filepath.Glob(filepath.Join(out, p.info.Name+"_*_"+p.info.Arch+".deb"))
+	if err != nil {
+		return "", err
+	}
+	for _, o := range old { // or `apt install build/deb/inferd*.deb` would find two of one package
+		if err := os.Remove(o); err != nil {
+			return "", err
+		}
+	}
+	if err := os.WriteFile(name+".part", data, 0o644); err != nil {
+		return "", err
+	}
+	return name, os.Rename(name+".part", name)
+}
+
+// xzData packs the data.tar in a package. The number of threads does not change what xz writes as long as there may be several.
+func xzData(pkg []byte) ([]byte, error) {
+	r := ar.NewReader(bytes.NewReader(pkg))
+	var b bytes.Buffer
+	w := ar.NewWriter(&b)
+	if err := w.WriteGlobalHeader(); err != nil {
+		return nil, err
+	}
+	for range 3 {
+		h, err := r.Next()
+		if err != nil {
+			return nil, err
+		}
+		var body bytes.Buffer
+		if _, err := body.ReadFrom(r); err != nil {
+			return nil, err
+		}
+		if h.Name == "data.tar" {
+			cmd := exec.Command("xz", "--format=xz", "--check=crc64", "-6", "--threads=2", "--stdout")
+			cmd.Stdin, cmd.Stderr = bytes.NewReader(body.Bytes()), os.Stderr
+			packed, err := cmd.Output()
+			if err != nil {
+				return nil, fmt.Errorf("xz: %w", err)
+			}
+			h.Name, h.Size = "data.tar.xz", int64(len(packed))
+			body = *bytes.NewBuffer(packed)
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(body.Bytes()); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}
