@@ -87,9 +87,6 @@ func (b *build) units(p *pkg) error {
 
 // manuals puts the man pages and the completions that the binary wrote about itself.
 func (b *build) manuals(p *pkg) error {
-	if b.manual == "" {
-		return nil
-	}
 	pages, err := filepath.Glob(filepath.Join(b.manual, "*.[1-8]"))
 	if err != nil {
 		return err
