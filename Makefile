@@ -82,8 +82,8 @@ deb: ## the packages for ARCH, in build/deb: zstd, or xz with RELEASE=1; GPU=1: 
 	@tools/fetch.sh zig
 	@$(if $(filter inferd-runtime-cpu,$(DEB_PACKAGES)),ARCH=$(ARCH) tools/fetch.sh runtime)
 	@mkdir -p build/deb
-	ZIG_GLOBAL_CACHE_DIR='$(CURDIR)/build/zig-cache' CGO_ENABLED=1 GOARCH=$(ARCH) CC='$(DEB_CC)' $(GO) build -trimpath -buildvcs=false \
-	  -ldflags '-s -w -X main.version=$(VERSION)' -o build/inferd-$(ARCH) ./cmd/inferd
+	ZIG_GLOBAL_CACHE_DIR='$(CURDIR)/build/zig-cache' CGO_ENABLED=1 GOARCH=$(ARCH) CC='$(DEB_CC)' $(GO) build -trimpath -buildvcs=false -buildmode=pie \
+	  -ldflags '-s -w -extldflags -s -X main.version=$(VERSION)' -o build/inferd-$(ARCH) ./cmd/inferd
 	$(if $(filter $(shell $(GO) env GOARCH),$(ARCH)),build/inferd-$(ARCH),$(GO) run -ldflags '$(LDFLAGS)' ./cmd/inferd) manual build/manual
 	cd tools/deb && $(GO) build -o ../../build/mkdeb .
 	build/mkdeb -arch $(ARCH) -version '$(DEB_VERSION)' -epoch $(SOURCE_DATE_EPOCH) -compress $(if $(RELEASE),xz,zstd) -binary build/inferd-$(ARCH) -manual build/manual \

@@ -22,13 +22,10 @@ func (b *build) inferd() ([]*pkg, error) {
 	}
 	p := b.newPackage("inferd", b.version, b.time)
 	p.info.Section = "net"
-	p.info.Description = `appliance that serves TensorFlow models from a directory
-inferd serves the SavedModels in a directory over TensorFlow Serving's REST and gRPC and over WebSockets, follows what changes there,
-and keeps the last good version when a new one is bad. Every model runs in a process of its own. Accepted jobs are kept on disk until
-they are answered.
-
-Removing the package keeps the models, the queue and the configuration. Purging it removes /etc/inferd and all of /var/lib/inferd, the
-models in it too.`
+	p.describe("appliance that serves TensorFlow models from a directory",
+		"inferd serves the SavedModels in a directory over TensorFlow Serving's REST and gRPC and over WebSockets, follows what changes there, "+
+			"and keeps the last good version when a new one is bad. Every model runs in a process of its own. Accepted jobs are kept on disk until they are answered.",
+		"Removing the package keeps the models, the queue and the configuration. Purging it removes /etc/inferd and all of /var/lib/inferd, the models in it too.")
 	p.info.Depends = append(needs.depends(), "init-system-helpers (>= 1.52)")
 	p.info.Recommends = []string{"inferd-runtime-cpu | inferd-runtime"}
 	p.info.Suggests = []string{"inferd-runtime-gpu"}

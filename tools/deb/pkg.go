@@ -92,8 +92,31 @@ func (p *pkg) packed(src, dst string) {
 func (p *pkg) documents(copyright string) {
 	doc := path.Join("/usr/share/doc", p.info.Name)
 	p.text([]byte(copyright), path.Join(doc, "copyright"))
+	changelog := "changelog.gz"
+	if strings.Contains(p.info.Version, "-") { // a revision of the package, beside its content's version
+		changelog = "changelog.Debian.gz"
+	}
 	p.text(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * Release %s. What changed: /usr/share/doc/inferd/NEWS.md.gz.\n\n -- %s  %s\n",
-		p.info.Name, p.info.Version, p.info.Version, maintainer, p.time.Format(time.RFC1123Z)), path.Join(doc, "changelog.gz"))
+		p.info.Name, p.info.Version, p.info.Version, maintainer, p.time.Format(time.RFC1123Z)), path.Join(doc, changelog))
+}
+
+// describe sets the description: a line, and paragraphs, which are wrapped as Debian wants them.
+func (p *pkg) describe(line string, paragraphs ...string) {
+	lines := []string{line}
+	for i, text := range paragraphs {
+		if i > 0 {
+			lines = append(lines, "")
+		}
+		row := ""
+		for word := range strings.FieldsSeq(text) {
+			if row != "" && len(row)+1+len(word) > 78 {
+				lines, row = append(lines, row), ""
+			}
+			row = strings.TrimPrefix(row+" "+word, " ")
+		}
+		lines = append(lines, row)
+	}
+	p.info.Description = strings.Join(lines, "\n")
 }
 
 // write makes the package in the directory out, under the name that apt gives it, and returns its path.

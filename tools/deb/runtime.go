@@ -30,7 +30,7 @@ func (b *build) runtimePackages(kind string) ([]*pkg, error) {
 	version, when := tf+"-"+b.pins["RUNTIME_REVISION"], time.Unix(seconds, 0).UTC()
 	p := b.newPackage("inferd-runtime-"+kind+"-"+tf, version, when)
 	p.info.Section = "libs"
-	p.info.Description = description(kind, tf)
+	p.describe(about(kind, tf))
 	p.info.Provides = []string{"inferd-runtime"}
 	p.info.Deb.Fields = map[string]string{"Enhances": "inferd"}
 	dir := path.Join(runtimeDir, tf)
@@ -46,7 +46,8 @@ func (b *build) runtimePackages(kind string) ([]*pkg, error) {
 
 	meta := b.newPackage("inferd-runtime-"+kind, version, when)
 	meta.info.Section = "metapackages"
-	meta.info.Description = description(kind, tf) + "\n\nThis package follows the newest version. The one before stays until it is removed: apt's autoremove leaves it alone."
+	line, text := about(kind, tf)
+	meta.describe(line, text, "This package follows the newest version. The one before stays until it is removed: apt's autoremove leaves it alone.")
 	meta.info.Depends = []string{p.info.Name + " (>= " + version + ")"}
 	meta.info.Provides = []string{"inferd-runtime"}
 	meta.config(b.path("packaging/deb/apt-keep"), "/etc/apt/apt.conf.d/60inferd-runtime-"+kind)
@@ -54,9 +55,11 @@ func (b *build) runtimePackages(kind string) ([]*pkg, error) {
 	return []*pkg{p, meta}, nil
 }
 
-func description(kind, tf string) string {
+// about is a description, in a line and in a paragraph.
+func about(kind, tf string) (string, string) {
 	what := map[string]string{"cpu": "processors", "gpu": "NVIDIA GPUs"}[kind]
-	return fmt.Sprintf("TensorFlow %s for inferd, for %s\nThe libraries that inferd's workers open: libtensorflow_cc and libtensorflow_framework of TensorFlow's own Python wheel.", tf, what)
+	return fmt.Sprintf("TensorFlow %s for inferd, for %s", tf, what),
+		"The libraries that inferd's workers open: libtensorflow_cc and libtensorflow_framework of TensorFlow's own Python wheel."
 }
 
 // libraries puts the libraries of the runtime into the directory dst, stripped, and says what they need.
