@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `model`, `venv`, `pyclient`, `zig`.
+# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `model`, `venv`, `pyclient`, `zig`, `runtime-gpu`.
 # ARCH=amd64 or arm64 in front of `runtime` brings that of another kind of machine.
 # Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for `venv` and `pyclient`), and the
 # package index that pip is set up for.
@@ -133,15 +133,18 @@ pyclient() {
 	build/pyclient/bin/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --force-reinstall build/pyclient-source
 }
 
-# zig is the C compiler of the packages. It runs on x86_64; on another machine the packages need a C compiler that is named (DEB_CC).
+# zig is the C compiler of the packages; it builds for both kinds of machine on either.
 zig() {
-	if [ -f build/zig/.version ] && [ "$(cat build/zig/.version)" = "$ZIG_VERSION" ]; then return; fi
-	if [ "$(uname -m)" != x86_64 ]; then
-		echo "fetch.sh: the packages' C compiler is pinned for x86_64 alone; name another with DEB_CC." >&2
-		return 1
-	fi
 	local file
-	file=$(wheel ziglang "$ZIG_VERSION" "$ZIG_X86_64_SHA256" --python-version 3.11 --platform manylinux_2_12_x86_64)
+	if [ -f build/zig/.version ] && [ "$(cat build/zig/.version)" = "$ZIG_VERSION" ]; then return; fi
+	case "$(uname -m)" in
+	x86_64) file=$(wheel ziglang "$ZIG_VERSION" "$ZIG_X86_64_SHA256" --platform manylinux_2_12_x86_64) ;;
+	aarch64) file=$(wheel ziglang "$ZIG_VERSION" "$ZIG_AARCH64_SHA256" --platform manylinux_2_17_aarch64) ;;
+	*)
+		echo "fetch.sh: the packages' C compiler is pinned for x86_64 and aarch64; name another with DEB_CC." >&2
+		return 1
+		;;
+	esac
 	rm -rf build/zig build/zig.part
 	unpack "$file" build/zig.part 1 'ziglang/*' 2>/dev/null
 	chmod +x build/zig.part/zig
@@ -149,10 +152,26 @@ zig() {
 	mv build/zig.part build/zig
 }
 
+# runtime-gpu is the runtime for NVIDIA GPUs, with CUDA below it: 3 GB to fetch, 6 GB unpacked.
+runtime-gpu() {
+	local home=build/runtime-gpu file pin name version platform sha
+	if [ -f $home/.sha256 ] && [ "$(cat $home/.sha256)" = "$RUNTIME_GPU_X86_64_SHA256" ]; then return; fi
+	rm -rf $home $home.part
+	file=$(wheel "$RUNTIME_GPU_X86_64_PACKAGE" "$TENSORFLOW_VERSION" "$RUNTIME_GPU_X86_64_SHA256" --python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_17_x86_64)
+	unpack "$file" $home.part 1 'tensorflow/libtensorflow_cc.so.2' 'tensorflow/libtensorflow_framework.so.2'
+	for pin in ${!CUDA_*}; do
+		IFS=: read -r name version platform sha <<<"${!pin}"
+		file=$(wheel "$name" "$version" "$sha" --platform "$platform")
+		unpack "$file" $home.part 0 'nvidia/*/lib/*.so*' '*.dist-info/*icense*' '*.dist-info/licenses/*'
+	done
+	echo "$RUNTIME_GPU_X86_64_SHA256" >$home.part/.sha256
+	mv $home.part $home
+}
+
 case "${1:-}" in
-runtime | model | venv | pyclient | zig) "$1" ;;
+runtime | runtime-gpu | model | venv | pyclient | zig) "$1" ;;
 *)
-	echo "usage: tools/fetch.sh runtime|model|venv|pyclient|zig" >&2
+	echo "usage: tools/fetch.sh runtime|runtime-gpu|model|venv|pyclient|zig" >&2
 	exit 2
 	;;
 esac

@@ -21,6 +21,10 @@ type need struct {
 	library map[string]bool // DT_NEEDED
 }
 
+func newNeed(path string) *need {
+	return &need{path: path, version: map[string]string{}, symbol: map[string]string{}, library: map[string]bool{}}
+}
+
 // elfNeeds reads the binary at path, which must be one for arch.
 func elfNeeds(path, arch string) (*need, error) {
 	f, err := elf.Open(path)
@@ -32,7 +36,7 @@ func elfNeeds(path, arch string) (*need, error) {
 	if f.Machine != want {
 		return nil, fmt.Errorf("%s is for %v; a package for %s needs %v", path, f.Machine, arch, want)
 	}
-	n := &need{path: path, version: map[string]string{}, symbol: map[string]string{}, library: map[string]bool{}}
+	n := newNeed(path)
 	libraries, err := f.ImportedLibraries()
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
@@ -94,6 +98,9 @@ func (n *need) join(o *need) {
 	for family, v := range o.version {
 		if compareVersions(v, n.version[family]) > 0 {
 			n.version[family], n.symbol[family] = v, o.symbol[family]
+			if family == "GLIBC" {
+				n.path = o.path
+			}
 		}
 	}
 	for l := range o.library {

@@ -27,6 +27,7 @@ func (b *build) inferd() ([]*pkg, error) {
 			"and keeps the last good version when a new one is bad. Every model runs in a process of its own. Accepted jobs are kept on disk until they are answered.",
 		"Removing the package keeps the models, the queue and the configuration. Purging it removes /etc/inferd and all of /var/lib/inferd, the models in it too.")
 	p.info.Depends = append(needs.depends(), "init-system-helpers (>= 1.52)")
+	// The second alternative is what keeps older runtimes from apt's autoremove: every one of them provides it.
 	p.info.Recommends = []string{"inferd-runtime-cpu | inferd-runtime"}
 	p.info.Suggests = []string{"inferd-runtime-gpu"}
 	// It has the same /usr/bin/tensorflow_model_server.
@@ -53,6 +54,7 @@ func (b *build) inferd() ([]*pkg, error) {
 
 	doc := "/usr/share/doc/inferd"
 	p.file(b.path("packaging/inferd.yaml"), path.Join(doc, "examples/inferd.yaml"), 0o644)
+	p.file(b.path("packaging/systemd/gpu.conf"), path.Join(doc, "examples/gpu.conf"), 0o644)
 	p.packed(b.path("CHANGELOG.md"), path.Join(doc, "NEWS.md.gz"))
 	p.packed(b.path("README.md"), path.Join(doc, "README.md.gz"))
 	pages, err := filepath.Glob(b.path("docs/*.md"))

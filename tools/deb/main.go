@@ -24,7 +24,6 @@ type build struct {
 	binary   string
 	manual   string // directory that `inferd manual` wrote: man pages and completions
 	runtime  string // directory with libtensorflow for arch
-	libs     string // more libraries of a GPU runtime: a directory of unpacked wheels
 	stage    string // directory for files made on the way
 	compress string // zstd or xz
 	strip    string // command that strips a library of arch
@@ -44,44 +43,47 @@ func run(args []string) int {
 	flags.Int64Var(&epoch, "epoch", 0, "seconds since 1970 that every file of inferd has as its time")
 	flags.StringVar(&b.binary, "binary", "", "inferd, built for arch")
 	flags.StringVar(&b.manual, "manual", "", "directory that `inferd manual` wrote")
-	flags.StringVar(&b.runtime, "runtime", "", "directory with libtensorflow for arch")
-	flags.StringVar(&b.libs, "libs", "", "directory with the CUDA wheels, unpacked, for inferd-runtime-gpu")
-	flags.StringVar(&b.strip, "strip", "strip", "command that strips a library of arch; empty: libraries stay as they are")
+	flags.StringVar(&b.runtime, "runtime", "", "directory with libtensorflow for arch; for inferd-runtime-gpu with nvidia/*/lib too")
+	flags.StringVar(&b.strip, "strip", "strip", "command that strips a library of arch")
 	flags.StringVar(&b.compress, "compress", "zstd", "zstd or xz")
 	flags.StringVar(&out, "out", "build/deb", "directory for the packages")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	if err := b.make(flags.Args(), out, epoch); err != nil {
+	made, err := b.make(flags.Args(), out, epoch)
+	for _, path := range made {
+		fmt.Println(path)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "mkdeb:", err)
 		return 1
 	}
 	return 0
 }
 
-func (b *build) make(names []string, out string, epoch int64) error {
+// make writes the named packages into the directory out and returns their paths; with an error, those that were written before it.
+func (b *build) make(names []string, out string, epoch int64) (paths []string, err error) {
 	if b.arch != "amd64" && b.arch != "arm64" {
-		return fmt.Errorf("-arch %s: inferd is packaged for amd64 and arm64", b.arch)
+		return nil, fmt.Errorf("-arch %s: inferd is packaged for amd64 and arm64", b.arch)
 	}
 	if b.compress != "zstd" && b.compress != "xz" {
-		return fmt.Errorf("-compress %s: packages are compressed by zstd or xz", b.compress)
+		return nil, fmt.Errorf("-compress %s: packages are compressed by zstd or xz", b.compress)
 	}
 	if len(names) == 0 {
-		return errors.New("name the packages to make: inferd, inferd-runtime-cpu, inferd-runtime-gpu")
+		return nil, errors.New("name the packages to make: inferd, inferd-runtime-cpu, inferd-runtime-gpu")
 	}
-	var err error
 	if b.pins, err = readPins(filepath.Join(b.root, "packaging/pins.env")); err != nil {
-		return err
+		return nil, err
 	}
 	if b.version, err = debianVersion(b.version); err != nil {
-		return err
+		return nil, err
 	}
 	b.time = time.Unix(epoch, 0).UTC()
 	if err := os.MkdirAll(out, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	if b.stage, err = os.MkdirTemp(out, ".stage-"); err != nil {
-		return err
+		return nil, err
 	}
 	defer os.RemoveAll(b.stage)
 	for _, name := range names {
@@ -94,20 +96,20 @@ func (b *build) make(names []string, out string, epoch int64) error {
 		case "inferd-runtime-gpu":
 			made, err = b.runtimePackages("gpu")
 		default:
-			return fmt.Errorf("no package is called %s; inferd, inferd-runtime-cpu and inferd-runtime-gpu are", name)
+			return paths, fmt.Errorf("no package is called %s; inferd, inferd-runtime-cpu and inferd-runtime-gpu are", name)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return paths, fmt.Errorf("%s: %w", name, err)
 		}
 		for _, p := range made {
 			path, err := p.write(out, b.compress)
 			if err != nil {
-				return fmt.Errorf("%s: %w", p.info.Name, err)
+				return paths, fmt.Errorf("%s: %w", p.info.Name, err)
 			}
-			fmt.Println(path)
+			paths = append(paths, path)
 		}
 	}
-	return nil
+	return paths, nil
 }
 
 // debianVersion makes a version that dpkg orders out of git describe's: v1.2.0-14-gabcdef becomes 1.2.0+14.gabcdef. There is no hyphen in

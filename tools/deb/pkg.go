@@ -4,6 +4,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -125,23 +126,12 @@ func (p *pkg) write(out, compress string) (string, error) {
 		return "", p.err
 	}
 	info := *p.info
-	info.Deb.Compression = compress
-	if compress == "xz" {
-		info.Deb.Compression = "none" // and packed below: nfpm's own xz takes ten times as long
-	}
+	info.Deb.Compression = map[string]string{
+		"zstd": "zstd:3",
+		"xz":   "none", // and packed below: nfpm's own xz takes ten times as long
+	}[compress]
 	if err := nfpm.PrepareForPackager(&info, "deb"); err != nil {
 		return "", err
-	}
-	var b bytes.Buffer
-	if err := deb.Default.Package(&info, &b); err != nil {
-		return "", err
-	}
-	data := b.Bytes()
-	if compress == "xz" {
-		var err error
-		if data, err = xzData(data); err != nil {
-			return "", err
-		}
 	}
 	name := filepath.Join(out, deb.Default.ConventionalFileName(&info))
 	old, err := filepath.Glob(filepath.Join(out, p.info.Name+"_*_"+p.info.Arch+".deb"))
@@ -153,45 +143,57 @@ func (p *pkg) write(out, compress string) (string, error) {
 			return "", err
 		}
 	}
-	if err := os.WriteFile(name+".part", data, 0o644); err != nil {
+	f, err := os.Create(name + ".part")
+	if err != nil {
 		return "", err
+	}
+	err = deb.Default.Package(&info, f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	if compress == "xz" {
+		if err := xzData(name + ".part"); err != nil {
+			return "", err
+		}
 	}
 	return name, os.Rename(name+".part", name)
 }
 
-// xzData packs the data.tar in a package. The number of threads does not change what xz writes as long as there may be several.
-func xzData(pkg []byte) ([]byte, error) {
-	r := ar.NewReader(bytes.NewReader(pkg))
+// xzData packs the data.tar in the package at path. The number of threads does not change what xz writes as long as there may be several.
+func xzData(path string) error {
+	from, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	r := ar.NewReader(from)
 	var b bytes.Buffer
 	w := ar.NewWriter(&b)
 	if err := w.WriteGlobalHeader(); err != nil {
-		return nil, err
+		return err
 	}
 	for range 3 {
 		h, err := r.Next()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		var body bytes.Buffer
-		if _, err := body.ReadFrom(r); err != nil {
-			return nil, err
-		}
 		if h.Name == "data.tar" {
 			cmd := exec.Command("xz", "--format=xz", "--check=crc64", "-6", "--threads=2", "--stdout")
-			cmd.Stdin, cmd.Stderr = bytes.NewReader(body.Bytes()), os.Stderr
-			packed, err := cmd.Output()
-			if err != nil {
-				return nil, fmt.Errorf("xz: %w", err)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = r, &body, os.Stderr
+			if err := cmd.Run(); err != nil {
+				return fmt.Errorf("xz: %w", err)
 			}
-			h.Name, h.Size = "data.tar.xz", int64(len(packed))
-			body = *bytes.NewBuffer(packed)
+			h.Name, h.Size = "data.tar.xz", int64(body.Len())
+		} else if _, err := body.ReadFrom(r); err != nil {
+			return err
 		}
 		if err := w.WriteHeader(h); err != nil {
-			return nil, err
+			return err
 		}
 		if _, err := w.Write(body.Bytes()); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return b.Bytes(), nil
+	return os.WriteFile(path, b.Bytes(), 0o644)
 }

@@ -28,83 +28,139 @@ func (b *build) runtimePackages(kind string) ([]*pkg, error) {
 		return nil, fmt.Errorf("packaging/pins.env: RUNTIME_EPOCH: %w", err)
 	}
 	version, when := tf+"-"+b.pins["RUNTIME_REVISION"], time.Unix(seconds, 0).UTC()
-	p := b.newPackage("inferd-runtime-"+kind+"-"+tf, version, when)
-	p.info.Section = "libs"
-	p.describe(about(kind, tf))
-	p.info.Provides = []string{"inferd-runtime"}
-	p.info.Deb.Fields = map[string]string{"Enhances": "inferd"}
+	line := fmt.Sprintf("TensorFlow %s for inferd, for %s", tf, map[string]string{"cpu": "processors", "gpu": "NVIDIA GPUs"}[kind])
+	text := "The libraries that inferd's workers open: libtensorflow_cc and libtensorflow_framework of TensorFlow's own Python wheel."
+	copyright := apache("TensorFlow "+tf, "2015-2025 The TensorFlow Authors")
 	dir := path.Join(runtimeDir, tf)
 	if kind == "gpu" {
+		text += " CUDA's, of NVIDIA's own wheels, lie beside them; the driver comes from elsewhere."
+		copyright += nvidia
 		dir += "-gpu"
 	}
-	needs, err := b.libraries(p, dir)
+
+	p := b.newPackage("inferd-runtime-"+kind+"-"+tf, version, when)
+	p.info.Section = "libs"
+	p.describe(line, text)
+	p.info.Provides = []string{"inferd-runtime"}
+	p.info.Deb.Fields = map[string]string{"Enhances": "inferd"}
+	needs, err := b.tensorflow(p, kind, dir)
+	if err == nil && kind == "gpu" {
+		p.info.Recommends = []string{"libcuda1 | libnvidia-compute"}
+		err = b.cuda(p, needs, dir)
+	}
+	if err == nil {
+		err = needs.runsOn(oldestGlibc)
+	}
 	if err != nil {
 		return nil, err
 	}
 	p.info.Depends = needs.depends()
-	p.documents(apache("TensorFlow "+tf, "2015-2025 The TensorFlow Authors"))
+	p.documents(copyright)
 
 	meta := b.newPackage("inferd-runtime-"+kind, version, when)
 	meta.info.Section = "metapackages"
-	line, text := about(kind, tf)
-	meta.describe(line, text, "This package follows the newest version. The one before stays until it is removed: apt's autoremove leaves it alone.")
+	meta.describe(line, text, "This package follows the newest version. The one before stays until it is removed by name: inferd goes back to it when the newer one fails.")
 	meta.info.Depends = []string{p.info.Name + " (>= " + version + ")"}
 	meta.info.Provides = []string{"inferd-runtime"}
-	meta.config(b.path("packaging/deb/apt-keep"), "/etc/apt/apt.conf.d/60inferd-runtime-"+kind)
-	meta.documents(apache("TensorFlow "+tf, "2015-2025 The TensorFlow Authors"))
+	if kind == "gpu" {
+		meta.file(b.path("packaging/systemd/gpu.conf"), "/lib/systemd/system/inferd.service.d/gpu.conf", 0o644)
+		meta.info.Scripts.PostInstall = b.path("packaging/deb/gpu-postinst")
+		meta.info.Scripts.PostRemove = b.path("packaging/deb/gpu-postrm")
+		meta.info.Depends = append(meta.info.Depends, "init-system-helpers (>= 1.52)")
+	}
+	meta.documents(copyright)
 	return []*pkg{p, meta}, nil
 }
 
-// about is a description, in a line and in a paragraph.
-func about(kind, tf string) (string, string) {
-	what := map[string]string{"cpu": "processors", "gpu": "NVIDIA GPUs"}[kind]
-	return fmt.Sprintf("TensorFlow %s for inferd, for %s", tf, what),
-		"The libraries that inferd's workers open: libtensorflow_cc and libtensorflow_framework of TensorFlow's own Python wheel."
-}
+// nvidia stands in the copyright file of what has CUDA's libraries.
+const nvidia = `
+Files: usr/lib/inferd/runtime/*/nvidia/*
+Copyright: NVIDIA Corporation
+License: NVIDIA
+ The licence of each of NVIDIA's wheels lies in the directory licenses beside
+ this file. It names the libraries that may be distributed with an application.
+`
 
-// libraries puts the libraries of the runtime into the directory dst, stripped, and says what they need.
-func (b *build) libraries(p *pkg, dst string) (*need, error) {
+// tensorflow puts TensorFlow's libraries into the directory dst, stripped, and says what they need.
+func (b *build) tensorflow(p *pkg, kind, dst string) (*need, error) {
 	if b.runtime == "" {
 		return nil, errors.New("-runtime names no directory with libtensorflow")
 	}
-	var found []string
-	for _, pattern := range []string{"*.so", "*.so.*"} {
-		list, err := filepath.Glob(filepath.Join(b.runtime, pattern))
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, list...)
+	found, err := filepath.Glob(filepath.Join(b.runtime, "*.so*"))
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(found)
-	var needs *need
+	if !slices.ContainsFunc(found, func(f string) bool { return strings.HasPrefix(filepath.Base(f), "libtensorflow") }) {
+		return nil, fmt.Errorf("%s has no libtensorflow; `make runtime` brings it", b.runtime)
+	}
+	needs := newNeed(b.runtime)
 	for _, src := range found {
 		n, err := elfNeeds(src, b.arch)
 		if err != nil {
 			return nil, err
 		}
-		if needs == nil {
-			needs = n
-		} else {
-			needs.join(n)
-		}
-		stripped, err := b.stripped(src)
+		needs.join(n)
+		copied, err := b.stripped(p, src)
 		if err != nil {
 			return nil, err
 		}
-		p.file(stripped, path.Join(dst, filepath.Base(src)), 0o644)
+		if kind == "gpu" {
+			if err := rewriteRunpath(copied, ownCuda); err != nil {
+				return nil, err
+			}
+		}
+		p.file(copied, path.Join(dst, filepath.Base(src)), 0o644)
 	}
-	if needs == nil || !slices.ContainsFunc(found, func(f string) bool { return strings.HasPrefix(filepath.Base(f), "libtensorflow") }) {
-		return nil, fmt.Errorf("%s has no libtensorflow; `make runtime` brings it", b.runtime)
+	return needs, nil
+}
+
+// cuda puts NVIDIA's libraries below the directory dst as they are, for their licence lets nobody change them, and their licences.
+func (b *build) cuda(p *pkg, needs *need, dst string) error {
+	found, err := filepath.Glob(filepath.Join(b.runtime, "nvidia/*/lib/*.so*"))
+	if err != nil {
+		return err
 	}
-	return needs, needs.runsOn(oldestGlibc)
+	if len(found) == 0 {
+		return fmt.Errorf("%s has no nvidia/*/lib; `tools/fetch.sh runtime-gpu` brings it", b.runtime)
+	}
+	for _, src := range found {
+		n, err := elfNeeds(src, b.arch)
+		if err != nil {
+			return err
+		}
+		needs.join(n)
+		rel, err := filepath.Rel(b.runtime, src)
+		if err != nil {
+			return err
+		}
+		p.file(src, path.Join(dst, filepath.ToSlash(rel)), 0o644)
+	}
+	for _, pattern := range []string{"*.dist-info/*icense*", "*.dist-info/licenses/*"} {
+		licences, err := filepath.Glob(filepath.Join(b.runtime, pattern))
+		if err != nil {
+			return err
+		}
+		for _, src := range licences {
+			if st, err := os.Stat(src); err != nil || st.IsDir() {
+				continue
+			}
+			rel, err := filepath.Rel(b.runtime, src)
+			if err != nil {
+				return err
+			}
+			wheel, _, _ := strings.Cut(rel, "-")
+			p.packed(src, path.Join("/usr/share/doc", p.info.Name, "licenses", wheel+".txt.gz"))
+		}
+	}
+	return nil
 }
 
 // stripped is a copy of the library at src without local symbols and debugging information: a quarter less.
-func (b *build) stripped(src string) (string, error) {
-	if b.strip == "" {
-		return src, nil
+func (b *build) stripped(p *pkg, src string) (string, error) {
+	if err := os.MkdirAll(p.stage, 0o755); err != nil {
+		return "", err
 	}
-	dst := filepath.Join(b.stage, "stripped-"+filepath.Base(src))
+	dst := filepath.Join(p.stage, filepath.Base(src))
 	cmd := exec.Command(b.strip, "--strip-unneeded", "-o", dst, src)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
