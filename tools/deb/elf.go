@@ -31,7 +31,7 @@ func elfNeeds(path, arch string) (*need, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch]
 	if f.Machine != want {
 		return nil, fmt.Errorf("%s is for %v; a package for %s needs %v", path, f.Machine, arch, want)

@@ -85,7 +85,7 @@ func (b *build) make(names []string, out string, epoch int64) (paths []string, e
 	if b.stage, err = os.MkdirTemp(out, ".stage-"); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(b.stage)
+	defer func() { _ = os.RemoveAll(b.stage) }() // what is left of it is swept by make clean
 	for _, name := range names {
 		var made []*pkg
 		switch name {

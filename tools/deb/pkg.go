@@ -165,7 +165,7 @@ func xzData(path string) error {
 	if err != nil {
 		return err
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }() // it was only read
 	r := ar.NewReader(from)
 	var b bytes.Buffer
 	w := ar.NewWriter(&b)

@@ -31,7 +31,7 @@ func rewriteRunpath(path string, change func(string) string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	old, err := f.DynString(elf.DT_RUNPATH)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
