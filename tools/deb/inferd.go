@@ -34,6 +34,7 @@ func (b *build) inferd() ([]*pkg, error) {
 	p.info.Conflicts = []string{"tensorflow-model-server", "tensorflow-model-server-universal"}
 	p.info.Replaces = p.info.Conflicts
 	p.info.Deb.Triggers.InterestNoAwait = []string{runtimeDir}
+	p.info.Scripts.PreInstall = b.path(inferdScripts, "preinst")
 	p.info.Scripts.PostInstall = b.path(inferdScripts, "postinst")
 	p.info.Scripts.PreRemove = b.path(inferdScripts, "prerm")
 	p.info.Scripts.PostRemove = b.path(inferdScripts, "postrm")
