@@ -34,7 +34,7 @@ race: ## the Go tests with the race detector, libtensorflow loaded too
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -race -timeout 15m ./...
 
 memory: ## the tests that count megabytes, which the race detector would take for itself
-	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -v -run 'MemoryLimit|Cgroup|TenModels|ThatGrows|Pressure' ./appliance ./inference/worker | grep -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)'
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -v -run 'MemoryLimit|Cgroup|TenModels|ThatGrows|Pressure' ./appliance ./inference/worker | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)'
 
 lint: ## go vet and the pinned golangci-lint
 	$(GO) vet ./...
@@ -56,6 +56,7 @@ e2e: build runtime ## the real clients against a running inferd
 	@tools/fetch.sh pyclient
 	LIBTENSORFLOW='$(RUNTIME)' INFERD=build/inferd build/pyclient/bin/python -m pytest -q -p no:cacheprovider clients/python
 	LIBTENSORFLOW='$(RUNTIME)' build/pyclient/bin/python tools/e2e/browser.py build/inferd
+	node=$$(tools/fetch.sh jsclient) && LIBTENSORFLOW='$(RUNTIME)' NODE="$$node" build/pyclient/bin/python tools/e2e/ws/conform.py build/inferd
 
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
@@ -65,7 +66,7 @@ soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
-	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
+	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep --line-buffered -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
 
 # ARCH is Debian's name and Go's. What is packed has the time of the commit, so that the same commit gives the same bytes.
 ARCH ?= $(shell $(GO) env GOARCH)

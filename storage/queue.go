@@ -120,11 +120,13 @@ type Queue struct {
 	strikes int       // failed commits since the last good one
 	last    int       // writes of the last commit
 	owned   owns      // leases that are known to be on disk
+	leases  uint64    // how many there were
 	suspect error     // why it is degraded
 	probed  time.Time // when a degraded queue last tried its disk
 }
 
-type owns map[uint64]struct{}
+// owns has the number of each lease by its job's.
+type owns map[uint64]uint64
 
 // op is one caller's part of a transaction. do finds out everything that can be wrong before it changes anything; what it returns is the
 // caller's error, and the others' parts stand. A *fatal error undoes the transaction.

@@ -319,18 +319,18 @@ func (c *child) work(r *rand.Rand, stop *atomic.Bool) {
 			if string(l.Payload) != string(payloadOf(l.Key)) {
 				c.say("# job %s has another payload than was submitted", l.Key)
 			}
-			o := Outcome{State: Done, Result: resultOf(l.Key, run), At: epoch}
+			o := Outcome{Lease: l.Number, State: Done, Result: resultOf(l.Key, run), At: epoch}
 			switch r.IntN(12) {
 			case 0:
-				o = Outcome{State: Failed, Error: "f", At: epoch}
+				o = Outcome{Lease: l.Number, State: Failed, Error: "f", At: epoch}
 			case 1:
-				o = Outcome{State: Dead, Error: "d", At: epoch}
+				o = Outcome{Lease: l.Number, State: Dead, Error: "d", At: epoch}
 			case 2:
 				o = Outcome{}
 			}
 			if o.State == 0 {
 				c.try("release "+l.Key, func() (string, error) {
-					it, err := c.q.Release(ctx, l.ID, Back{Attempt: true, Delay: time.Duration(r.IntN(2)) * time.Millisecond})
+					it, err := c.q.Release(ctx, l.ID, Back{Lease: l.Number, Attempt: true, Delay: time.Duration(r.IntN(2)) * time.Millisecond})
 					return strconv.Itoa(it.Attempts), err
 				})
 				continue

@@ -256,3 +256,85 @@ func TestQueueFailedSyncOfKernel(t *testing.T) {
 		t.Errorf("%d jobs, and %d were acknowledged", n, kept)
 	}
 }
+
+// TestQueueBadSector: a page that the disk cannot read is a fault under bbolt's mapping, not an error. When the queue needs the page, on opening
+// or later, the file is moved aside and the service goes on with a new one; when it does not, nothing is lost.
+func TestQueueBadSector(t *testing.T) {
+	if !namespace.Inside(t, true) {
+		return
+	}
+	const jobs = 100
+	bad := func(disk *faultfs.FS, page int64) {
+		moved := false // the new file lies elsewhere on the disk
+		disk.Fail(func(k faultfs.Kind, name string, off int64, size int) syscall.Errno {
+			moved = moved || k == faultfs.Rename
+			if !moved && k == faultfs.Read && name == "queue.db" && off <= page*4096 && page*4096 < off+int64(size) {
+				return syscall.EIO
+			}
+			return 0
+		})
+	}
+	fill := func(disk *faultfs.FS) *puppet {
+		p := newPuppet(t, filepath.Join(disk.Dir, "queue.db"))
+		for i := range jobs {
+			p.ok("append %s", key(i))
+		}
+		return p
+	}
+	// outcome says which of the two it was.
+	outcome := func(t *testing.T, p *puppet) (aside bool) {
+		if told := p.ask("append %s", key(1000)); !strings.HasPrefix(told, "ok ") {
+			p.ok("append %s", key(1000)) // the first one met the page, and was told that it is not stored
+		}
+		aside = !strings.Contains(p.ok("stats"), `damaged=""`)
+		p.ok("check")
+		want := jobs + 1
+		if aside {
+			want = 1
+		}
+		if known := strings.Fields(p.ok("keys")); len(known) != want {
+			t.Errorf("%d jobs are there, and should be %d", len(known), want)
+		}
+		return aside
+	}
+	asides, pages := 0, []int64{0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89}
+	for _, page := range pages {
+		disk := faultfs.Mount(t)
+		fill(disk).end()
+		bad(disk, page)
+		p := newPuppet(t, filepath.Join(disk.Dir, "queue.db"))
+		if outcome(t, p) {
+			asides++
+		}
+		disk.Fail(nil)
+		p.end()
+	}
+	if asides < 3 || asides == len(pages) {
+		t.Errorf("%d of %d bad pages had the file moved aside: the test tests half of it", asides, len(pages))
+	}
+	t.Logf("found on opening: %d of %d bad pages were needed", asides, len(pages))
+
+	asides = 0
+	for _, page := range pages[2:] {
+		disk := faultfs.Mount(t)
+		p := fill(disk)
+		bad(disk, page)
+		f, err := os.Open(filepath.Join(disk.Dir, "queue.db")) // which has the kernel forget the pages that it has of it
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		for i := range jobs {
+			p.ask("payload %s", key(i)) // one of them may meet the page
+		}
+		if outcome(t, p) {
+			asides++
+		}
+		disk.Fail(nil)
+		p.end()
+	}
+	if asides == 0 {
+		t.Error("no bad page was met while the queue was in use: the test tests nothing")
+	}
+	t.Logf("found while in use: %d of %d", asides, len(pages)-2)
+}

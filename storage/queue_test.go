@@ -556,3 +556,28 @@ func TestCheckFinds(t *testing.T) {
 		})
 	}
 }
+
+func TestLeaseOfAnEarlierRun(t *testing.T) {
+	q := openQueue(t, filepath.Join(t.TempDir(), "queue.db"), QueueOptions{})
+	it := add(t, q, job("m"), "x")
+	first := lease(t, q, "m", 1)[0]
+	if _, err := q.Cancel(t.Context(), it.ID, epoch); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Retry(t.Context(), it.ID); err != nil {
+		t.Fatal(err)
+	}
+	second := lease(t, q, "m", 1)[0]
+	if _, err := q.Finish(t.Context(), it.ID, Outcome{Lease: first.Number, State: Done, Result: []byte("1"), At: epoch}); !errors.Is(err, ErrState) {
+		t.Errorf("the first run ended the second's job: %v", err)
+	}
+	if _, err := q.Release(t.Context(), it.ID, Back{Lease: first.Number}); !errors.Is(err, ErrState) {
+		t.Errorf("the first run released the second's lease: %v", err)
+	}
+	if _, err := q.Finish(t.Context(), it.ID, Outcome{Lease: second.Number, State: Done, Result: []byte("2"), At: epoch}); err != nil {
+		t.Error(err)
+	}
+	if result, _, err := q.Result(it.ID); err != nil || string(result) != "2" {
+		t.Errorf("%q, %v", result, err)
+	}
+}

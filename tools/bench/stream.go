@@ -177,6 +177,26 @@ func streamRate(s *server, frames [][]byte, d time.Duration) (float64, error) {
 	return rate, nil
 }
 
+// pingRate is how many pings are answered per second, one after the other.
+func pingRate(s *server, d time.Duration) (float64, error) {
+	c, err := openStream(s.http, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = c.conn.Close() }()
+	ping := clientFrame(9, []byte("ping"))
+	count, began := 0, time.Now()
+	for end := began.Add(d); time.Now().Before(end); count++ {
+		if _, err := c.conn.Write(ping); err != nil {
+			return 0, err
+		}
+		if pong, err := c.frame(); err != nil || string(pong) != "ping" {
+			return 0, fmt.Errorf("answered %q: %w", pong, err)
+		}
+	}
+	return float64(count) / time.Since(began).Seconds(), nil
+}
+
 // resident is the memory of a process, in bytes.
 func resident(pid int) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -193,7 +213,7 @@ func (b *bench) stream() error {
 	if err != nil {
 		return err
 	}
-	n.stop()
+	defer n.stop()
 	defer s.stop()
 	rest := func(conns int) func() (float64, error) {
 		return func() (float64, error) { return drive(conns, b.each, httpCaller(s.http, restPath, body)) }
@@ -225,6 +245,13 @@ func (b *bench) stream() error {
 		return err
 	}
 	r.below = true
+	fmt.Println(r.report())
+	// What of both is the way there and back, without a model.
+	ping := func() (float64, error) { return pingRate(s, b.each) }
+	if r, err = pairs("a ping answered by a pong / REST, a handler that does nothing: latency", "us", 0, b.n, invert(ping),
+		invert(func() (float64, error) { return drive(1, b.each, httpCaller(n.http, restPath, body)) })); err != nil {
+		return err
+	}
 	fmt.Println(r.report())
 	return b.idleStreams(s)
 }

@@ -64,6 +64,17 @@ func (w jsonWire) binary(frame []byte, m *message, spec func([]byte) (inference.
 	default:
 		return invalid("the binary frame is of kind %d; send 2 (a PredictRequest), 3 (a file or samples) or 4 (a raw tensor)", kind)
 	}
+	if kind != api.Raw { // whose codec looks at these itself
+		if err := members(header, func(key, _ []byte) *inference.Error {
+			switch string(key) {
+			case "signature_name", "shape", "dtype":
+				return invalid("the header of a frame of kind %d has %s, which only kind 4 takes (a PredictRequest names its signature itself, a file is for the one signature that takes files); leave it out", kind, quote(key))
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
 	if seen&(mCancel|mAck|mResume|mData) != 0 {
 		return invalid("the header of a binary frame has the members of a request but for its inputs")
 	}

@@ -405,25 +405,30 @@ func (c *conn) endIfDone() {
 // ended is the end of reading.
 func (c *conn) ended(err error) {
 	var theirs *websocket.CloseError
+	if errors.Is(err, websocket.ErrReadLimit) && c.fault == 0 {
+		c.fault = CloseTooLarge // a length with its highest bit, of which gorilla/websocket says nothing to the client
+	}
+	code, text := 0, ""
 	switch {
 	case errors.As(err, &theirs):
-		c.mu.Lock()
-		c.close(theirs.Code, "")
-		c.mu.Unlock()
+		code = theirs.Code
 	case c.fault != 0:
-		text := c.faultText
+		code, text = c.fault, c.faultText
 		if text == "" {
-			text = closeTexts[c.fault]
+			text = closeTexts[code]
 		}
-		c.mu.Lock()
-		c.close(c.fault, text)
-		c.mu.Unlock()
-		// What the client still sends is thrown away until it has read why, or look closes the socket: closed over unread data, it would see a reset.
-		_, _ = io.Copy(io.Discard, c.net)
-	default:
-		c.mu.Lock()
+	}
+	c.mu.Lock()
+	if code == 0 {
 		c.drop()
-		c.mu.Unlock()
+	} else {
+		c.close(code, text)
+	}
+	c.mu.Unlock()
+	if code != 0 {
+		// What the client still sends is thrown away until it has read why and goes, or look closes the socket: closed over unread data, it would
+		// see a reset.
+		_, _ = io.Copy(io.Discard, c.net)
 	}
 	c.mu.Lock()
 	c.readDone = true

@@ -122,6 +122,9 @@ func (c *conn) flush() {
 		}
 		if ends { // the close frame was among them
 			c.closed = true
+			if half, ok := c.net.(interface{ CloseWrite() error }); ok {
+				_ = half.CloseWrite() // who waits for our end need not wait until theirs was read
+			}
 		}
 	}
 	o.writing, o.told = false, false
