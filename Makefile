@@ -93,7 +93,7 @@ deb: deb-binary ## the packages for ARCH (amd64, arm64), in build/deb: zstd, or 
 test-deb: deb-binary ## the packages: the same bytes twice, glibc, lintian, install, upgrade, remove, purge
 	@mkdir -p build/again
 	$(DEB_BUILD) -o build/again/inferd-$(ARCH) ./cmd/inferd
-	cd tools/deb && $(GO) vet ./... && INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 10m -v ./... | grep -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
+	cd tools/deb && $(GO) vet ./... && INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 10m -v ./... | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
 
 # deb-binary is what the packages are made of: the binary for the oldest glibc, what it says of itself, and who packs it.
 deb-binary:

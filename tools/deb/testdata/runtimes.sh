@@ -26,4 +26,46 @@ before=$(told)
 apt-get -qq -y remove "inferd-runtime-cpu-$NOW" </dev/null
 [ "$(runtimes)" = "2.99.0 " ] || fail "runtimes after the old one was removed: $(runtimes)"
 [ "$(told)" -gt "$before" ] || fail "inferd was not told that a runtime is gone"
+
+echo "== what postinst does with an inferd that runs, for which there is a stand-in: these libraries can run nothing"
+mkdir -p /run/systemd/system /usr/lib/inferd/runtime/2.98.0
+rm -f /usr/sbin/policy-rc.d /usr/bin/inferd /usr/bin/systemctl
+cat >/usr/bin/systemctl <<'END'
+#!/bin/sh
+case "$*" in *is-active* | *daemon-reload*) ;; *is-enabled*) echo enabled ;; *) echo "$*" >>/tmp/asked ;; esac
+END
+cat >/usr/bin/inferd <<'END'
+#!/bin/sh
+case "$1" in
+status) printf '{\n  "runtime": {\n    "library": "%s",\n    "isolation": "version"\n  }\n}\n' "$(cat /tmp/library)" ;;
+runtime)
+	echo "use $3" >>/tmp/asked
+	grep -qxF "$3" /tmp/good || exit 1
+	echo "/usr/lib/inferd/runtime/$3/libtensorflow_cc.so.2" >/tmp/library
+	printf '{"version":"%s","by":"root"}' "$3" >/var/lib/inferd/runtime.json
+	;;
+esac
+END
+chmod +x /usr/bin/systemctl /usr/bin/inferd
+trigger() { # WHAT: all that is asked
+	: >/tmp/asked
+	DPKG_MAINTSCRIPT_PACKAGE=inferd /var/lib/dpkg/info/inferd.postinst triggered /usr/lib/inferd/runtime
+	[ "$(tr '\n' ',' </tmp/asked)" = "$1" ] || fail "asked was '$(cat /tmp/asked)', not '$1'"
+}
+touch /usr/lib/inferd/runtime/2.98.0/libtensorflow_cc.so.2
+: >/tmp/library && trigger "try-restart inferd.service," # it has none yet
+echo /usr/lib/inferd/runtime/2.98.0/libtensorflow_cc.so.2 >/tmp/library
+printf '2.98.0\n' >/tmp/good
+trigger "use 2.99.0,use 2.98.0," # the models fail on the newer one: a restart must not take it untried
+printf '2.98.0\n2.99.0\n2.100.0\n' >/tmp/good
+trigger "use 2.99.0," # 2.98.0 was no operator's choice
+trigger "" # as it should be
+mkdir /usr/lib/inferd/runtime/2.100.0
+trigger "use 2.100.0,"
+echo /usr/lib/inferd/runtime/2.98.0/libtensorflow_cc.so.2 >/tmp/library && echo '{"version":"2.98.0"}' >/var/lib/inferd/runtime.json
+trigger "" # an operator's choice
+rm -r /usr/lib/inferd/runtime/2.98.0
+trigger "use 2.100.0," # which is gone
+echo /opt/tensorflow/libtensorflow_cc.so.2 >/tmp/library
+trigger "" # an operator's own runtime
 echo "== good"
