@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu clean
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -67,6 +67,42 @@ soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
 	INFERD_LONG=1 INFERD_CRASH_KILLS=500 INFERD_CRASH_CUTS=1050 $(GO) test -count=1 -timeout 2h -v -run 'QueueKilled|QueuePowerCut|QueueRandom' ./storage | grep --line-buffered -E '^(---|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)'
+
+# ARCH is Debian's name and Go's. What is packed has the time of the commit, so that the same commit gives the same bytes.
+ARCH ?= $(shell $(GO) env GOARCH)
+DEB_VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo "0.0~$$(git rev-list --count HEAD 2>/dev/null).$(VERSION)")
+DEB_OUT ?= build/deb
+DEB_PACKAGES ?= inferd inferd-runtime-cpu
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+DEB_MACHINE := $(if $(filter arm64,$(ARCH)),aarch64,x86_64)
+DEB_CC ?= $(CURDIR)/build/zig/zig cc -target $(DEB_MACHINE)-linux-gnu.2.31
+DEB_NATIVE := $(filter $(shell $(GO) env GOARCH),$(ARCH))
+# Where libtensorflow for ARCH lies: what the tests use, on a machine of that kind.
+DEB_RUNTIME := $(if $(DEB_NATIVE),$(RUNTIME),$(CURDIR)/build/runtime-$(ARCH))
+DEB_BUILD = ZIG_GLOBAL_CACHE_DIR='$(CURDIR)/build/zig-cache' CGO_ENABLED=1 GOARCH=$(ARCH) CC='$(DEB_CC)' $(GO) build -trimpath -buildvcs=false -buildmode=pie \
+  -ldflags '-s -w -extldflags -s -X main.version=$(VERSION)'
+DEB_FLAGS = -arch $(ARCH) -version '$(DEB_VERSION)' -epoch $(SOURCE_DATE_EPOCH) -binary build/inferd-$(ARCH) -manual build/manual -out '$(DEB_OUT)' \
+  $(if $(DEB_NATIVE),,-strip $(DEB_MACHINE)-linux-gnu-strip)
+
+deb: deb-binary ## the packages for ARCH (amd64, arm64), in build/deb: zstd, or xz with RELEASE=1; GPU=1: the runtime for GPUs too (3 GB to fetch)
+	@$(if $(filter inferd-runtime-cpu,$(DEB_PACKAGES)),ARCH=$(ARCH) tools/fetch.sh runtime)
+	build/mkdeb $(DEB_FLAGS) -compress $(if $(RELEASE),xz,zstd) -runtime '$(DEB_RUNTIME)' $(DEB_PACKAGES)
+	$(if $(GPU),tools/fetch.sh runtime-gpu && build/mkdeb $(DEB_FLAGS) -compress zstd -runtime build/runtime-gpu inferd-runtime-gpu)
+
+# What fails here for want of a tool is skipped, with a line that says so: lintian, root, a file system that can be laid over another.
+test-deb: deb-binary ## the packages: the same bytes twice, glibc, lintian, install, upgrade, remove, purge
+	@mkdir -p build/again
+	$(DEB_BUILD) -o build/again/inferd-$(ARCH) ./cmd/inferd
+	cd tools/deb && $(GO) vet ./... && INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 10m -v ./... | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
+
+# deb-binary is what the packages are made of: the binary for the oldest glibc, what it says of itself, and who packs it.
+deb-binary:
+	@tools/fetch.sh zig
+	@mkdir -p build
+	$(DEB_BUILD) -o build/inferd-$(ARCH) ./cmd/inferd
+	@rm -rf build/manual
+	$(if $(DEB_NATIVE),build/inferd-$(ARCH),$(GO) run -ldflags '$(LDFLAGS)' ./cmd/inferd) manual build/manual
+	cd tools/deb && $(GO) build -o ../../build/mkdeb .
 
 test-gpu: build ## serve, swap, memory back and out-of-memory on a GPU; says plainly when there is none
 	tools/test-gpu.sh

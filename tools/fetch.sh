@@ -1,28 +1,45 @@
 #!/usr/bin/env bash
-# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `model`, `venv`, `pyclient`, `jsclient`.
-# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for all but the first two), and the
+# fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `runtime-gpu`, `model`, `venv`, `pyclient`,
+# `jsclient`, `zig`. ARCH=amd64 or arm64 in front of `runtime` brings that of another kind of machine.
+# Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for the clients), and the
 # package index that pip is set up for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=packaging/pins.env
 . packaging/pins.env
 
-case "$(uname -m)" in
+machine=$(uname -m) home=build/runtime
+case "${ARCH:-}/$machine" in
+/* | amd64/x86_64 | arm64/aarch64) ;;
+*) machine=$ARCH home=build/runtime-$ARCH ;;
+esac
+case "$machine" in
 x86_64 | amd64) package=$RUNTIME_X86_64_PACKAGE platform=$RUNTIME_X86_64_PLATFORM sha=$RUNTIME_X86_64_SHA256 ;;
 aarch64 | arm64) package=$RUNTIME_AARCH64_PACKAGE platform=$RUNTIME_AARCH64_PLATFORM sha=$RUNTIME_AARCH64_SHA256 ;;
 *)
-	echo "fetch.sh: no TensorFlow runtime is pinned for $(uname -m); inferd knows x86_64 and aarch64. Point LIBTENSORFLOW at a directory with a libtensorflow of your own." >&2
+	echo "fetch.sh: no TensorFlow runtime is pinned for $machine; inferd knows x86_64 and aarch64. Point LIBTENSORFLOW at a directory with a libtensorflow of your own." >&2
 	exit 1
 	;;
 esac
 wheels=build/wheels
+
+# here NAME VERSION SHA256: prints the path of the wheel that lies here already; those for other machines have the same name and version.
+here() {
+	local file
+	for file in "$wheels/${1//-/_}-$2"-*.whl; do
+		if [ -f "$file" ] && echo "$3  $file" | sha256sum --check --status; then
+			echo "$file"
+			return
+		fi
+	done
+}
 
 # wheel NAME VERSION SHA256 [pip options...]: downloads one wheel, checks it, prints its path.
 wheel() {
 	local name=$1 version=$2 sha=$3 found
 	shift 3
 	mkdir -p "$wheels"
-	found=$(find "$wheels" -name "${name//-/_}-$version-*.whl" | head -n 1)
+	found=$(here "$name" "$version" "$sha")
 	if [ -z "$found" ]; then
 		echo "fetching $name $version ..." >&2
 		if ! printf '%s==%s --hash=sha256:%s\n' "$name" "$version" "$sha" | python3 -m pip download --disable-pip-version-check --progress-bar on \
@@ -36,10 +53,10 @@ wheel() {
 			MISSING
 			return 1
 		fi
-		found=$(find "$wheels" -name "${name//-/_}-$version-*.whl" | head -n 1)
+		found=$(here "$name" "$version" "$sha")
 	fi
-	if ! echo "$sha  $found" | sha256sum --check --status; then
-		echo "fetch.sh: $found has the wrong SHA-256 (wanted $sha); remove it and run again." >&2
+	if [ -z "$found" ]; then
+		echo "fetch.sh: no $name-$version in $wheels has the SHA-256 $sha; remove what lies there and run again." >&2
 		return 1
 	fi
 	echo "$found"
@@ -64,18 +81,18 @@ unpack() {
 }
 
 runtime() {
-	if [ -n "${LIBTENSORFLOW:-}" ]; then
+	if [ -n "${LIBTENSORFLOW:-}" ] && [ "$home" = build/runtime ]; then
 		echo "runtime: using LIBTENSORFLOW=$LIBTENSORFLOW" >&2
 		return
 	fi
-	local stamp=build/runtime/.sha256 file
+	local stamp=$home/.sha256 file
 	if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sha" ]; then return; fi
 	file=$(wheel "$package" "$TENSORFLOW_VERSION" "$sha" --python-version 3.11 --implementation cp --abi cp311 --platform "$platform")
-	echo "unpacking the TensorFlow $TENSORFLOW_VERSION runtime into build/runtime ..." >&2
-	rm -rf build/runtime build/runtime.part
-	unpack "$file" build/runtime.part 1 'tensorflow/libtensorflow_cc.so.2' 'tensorflow/libtensorflow_framework.so.2' 'tensorflow.libs/*'
-	echo "$sha" >build/runtime.part/.sha256
-	mv build/runtime.part build/runtime
+	echo "unpacking the TensorFlow $TENSORFLOW_VERSION runtime into $home ..." >&2
+	rm -rf $home "$home.part"
+	unpack "$file" "$home.part" 1 'tensorflow/libtensorflow_cc.so.2' 'tensorflow/libtensorflow_framework.so.2' 'tensorflow.libs/*'
+	echo "$sha" >"$home.part"/.sha256
+	mv "$home.part" $home
 }
 
 model() {
@@ -116,6 +133,41 @@ pyclient() {
 	build/pyclient/bin/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --force-reinstall build/pyclient-source
 }
 
+# zig is the C compiler of the packages; it builds for both kinds of machine on either.
+zig() {
+	local file
+	if [ -f build/zig/.version ] && [ "$(cat build/zig/.version)" = "$ZIG_VERSION" ]; then return; fi
+	case "$(uname -m)" in
+	x86_64) file=$(wheel ziglang "$ZIG_VERSION" "$ZIG_X86_64_SHA256" --platform manylinux_2_12_x86_64) ;;
+	aarch64) file=$(wheel ziglang "$ZIG_VERSION" "$ZIG_AARCH64_SHA256" --platform manylinux_2_17_aarch64) ;;
+	*)
+		echo "fetch.sh: the packages' C compiler is pinned for x86_64 and aarch64; name another with DEB_CC." >&2
+		return 1
+		;;
+	esac
+	rm -rf build/zig build/zig.part
+	unpack "$file" build/zig.part 1 'ziglang/*' 2>/dev/null
+	chmod +x build/zig.part/zig
+	echo "$ZIG_VERSION" >build/zig.part/.version
+	mv build/zig.part build/zig
+}
+
+# runtime-gpu is the runtime for NVIDIA GPUs, with CUDA below it: 3 GB to fetch, 6 GB unpacked.
+runtime-gpu() {
+	local home=build/runtime-gpu file pin name version platform sha
+	if [ -f $home/.sha256 ] && [ "$(cat $home/.sha256)" = "$RUNTIME_GPU_X86_64_SHA256" ]; then return; fi
+	rm -rf $home $home.part
+	file=$(wheel "$RUNTIME_GPU_X86_64_PACKAGE" "$TENSORFLOW_VERSION" "$RUNTIME_GPU_X86_64_SHA256" --python-version 3.11 --implementation cp --abi cp311 --platform manylinux_2_17_x86_64)
+	unpack "$file" $home.part 1 'tensorflow/libtensorflow_cc.so.2' 'tensorflow/libtensorflow_framework.so.2'
+	for pin in ${!CUDA_*}; do
+		IFS=: read -r name version platform sha <<<"${!pin}"
+		file=$(wheel "$name" "$version" "$sha" --platform "$platform")
+		unpack "$file" $home.part 0 'nvidia/*/lib/*.so*' '*.dist-info/*icense*' '*.dist-info/licenses/*'
+	done
+	echo "$RUNTIME_GPU_X86_64_SHA256" >$home.part/.sha256
+	mv $home.part $home
+}
+
 # jsclient is JavaScript's WebSocket library, as npm and its lock file bring it, by the machine's own node or else by one from the package index.
 # It prints the node to use.
 jsclient() {
@@ -139,9 +191,9 @@ jsclient() {
 }
 
 case "${1:-}" in
-runtime | model | venv | pyclient | jsclient) "$1" ;;
+runtime | runtime-gpu | model | venv | pyclient | jsclient | zig) "$1" ;;
 *)
-	echo "usage: tools/fetch.sh runtime|model|venv|pyclient|jsclient" >&2
+	echo "usage: tools/fetch.sh runtime|runtime-gpu|model|venv|pyclient|jsclient|zig" >&2
 	exit 2
 	;;
 esac

@@ -151,8 +151,8 @@ func rootCommand(e *env) *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(serveCommand(e), endedCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e),
-		checkCommand(e), doctorCommand(e), keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e))
+	root.AddCommand(serveCommand(e), endedCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e), checkCommand(e), doctorCommand(e),
+		keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e), manualCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
