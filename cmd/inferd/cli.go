@@ -151,7 +151,7 @@ func rootCommand(e *env) *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e),
+	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e), configCommand(e),
 		checkCommand(e), doctorCommand(e), keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -207,12 +207,12 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-// configFile is the file to read: the one asked for, else the default one when it is there, else none.
+// configFile is the file to read: the one asked for, else the default one when it is there or has fragments, else none.
 func (e *env) configFile() string {
 	if e.config != "" {
 		return e.config
 	}
-	if _, err := os.Stat(config.DefaultFile); err == nil {
+	if _, err := os.Stat(config.DefaultFile); err == nil || config.HasFragments(config.DefaultFile) {
 		return config.DefaultFile
 	}
 	return ""
