@@ -208,7 +208,7 @@ func (a *Appliance) workerLine(model string, version int64, line string) {
 
 // Run opens the doors and serves until ctx ends, then drains and returns nil. Any other end is an error.
 func (a *Appliance) Run(ctx context.Context) error {
-	if err := a.journal.open(a.cfg.StateDir, a.log); err != nil && !a.opts.BesideOthers {
+	if err := a.journal.open(a.cfg.StateDir, a.opts.Version, a.log); err != nil && !a.opts.BesideOthers {
 		return err
 	}
 	defer func() {
