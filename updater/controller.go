@@ -37,7 +37,8 @@ type ask struct {
 	freed  bool // memory was
 	verbs  []verb
 
-	applies []applying
+	applies  []applying
+	renewals []*renewing
 }
 
 // New makes a controller of the catalog. It touches nothing until Run.
