@@ -81,6 +81,10 @@ func findRuntime(cfg *config.Config) (f foundRuntime, err error) {
 				f.note = fmt.Sprintf("runtime %s, which was chosen, cannot be used: %s; runtime %s is used in its place; install it again, or `inferd runtime use %s`",
 					choice.Version, why, list[0].Version, list[0].Version)
 			}
+			if choice.Version == "" && len(refused) > 0 && tfrt.CompareVersions(refused[0].Version, list[0].Version) > 0 {
+				f.note = fmt.Sprintf("runtime %s, the highest, cannot be used: %s: %s; runtime %s is used in its place; install it again, or remove it",
+					refused[0].Version, refused[0].Dir, refused[0].Fault, list[0].Version)
+			}
 			return f, nil
 		}
 	}
