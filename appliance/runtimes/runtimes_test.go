@@ -77,7 +77,7 @@ func TestInstallRefuses(t *testing.T) {
 	}
 }
 
-// The pinned wheel, as `make runtime` fetches it, becomes a runtime; one whose check fails does not.
+// The pinned wheel, as `make runtime` fetches it, becomes a runtime, once.
 func TestInstallPinned(t *testing.T) {
 	pin, err := Pinned()
 	if err != nil {
@@ -90,9 +90,6 @@ func TestInstallPinned(t *testing.T) {
 	p := Places{Package: t.TempDir(), State: t.TempDir()}
 	w := Wheel{found[0], pin.SHA256}
 	no := errors.New("it aborts")
-	if _, err := p.Install(t.Context(), w, func(context.Context, string) error { return no }); !errors.Is(err, no) {
-		t.Fatal(err)
-	}
 	checked := ""
 	r, err := p.Install(t.Context(), w, func(_ context.Context, library string) error {
 		checked = library
