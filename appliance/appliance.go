@@ -84,7 +84,11 @@ type Appliance struct {
 	journal *stateJournal
 	updater *updater.Controller
 	health  *health.Tracker
-	news    *news // of the models' and the workers' states, once health knows them
+	found   foundRuntime
+	engines engines
+	// changing is full while somebody changes the runtime. cap 1
+	changing chan struct{}
+	news     *news // of the models' and the workers' states, once health knows them
 
 	current      atomic.Pointer[config.Config]           // in force; a value is immutable
 	turn         chan struct{}                           // cap 1: full while somebody changes the configuration
@@ -113,7 +117,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
-		health: health.New(), news: new(news), turn: make(chan struct{}, 1), draining: make(chan struct{})}
+		health: health.New(), news: new(news), turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), draining: make(chan struct{})}
 	a.current.Store(cfg)
 	if a.supervised() {
 		a.lives = openLives(cfg, opts.Log)
@@ -133,18 +137,17 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}
-	found, err := tfrt.Find(cfg.Runtime.Library)
+	found, err := findRuntime(cfg)
 	if err != nil {
 		a.load.missing = err
 	} else {
-		a.load.library = found.Path
+		a.load.library, a.found = found.library, found
 	}
-	a.load.host = worker.NewHost(worker.HostOptions{
-		Executable: opts.Executable, Library: a.load.library, Cgroup: a.cgroup(),
-		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
-		Env:       gpuEnv, Log: opts.Log, Stderr: a.workerLine,
-	})
-	a.memory.host = a.load.host.Stats
+	a.load.chosen = make(chan struct{})
+	first := a.newEngine(a.load.library)
+	a.load.host = first.host
+	a.load.now.Store(first)
+	a.memory.host = func() worker.HostStats { return a.load.now.Load().host.Stats() }
 	if cfg.Runtime.Zygote && a.load.library != "" {
 		a.memory.fork = zygoteBytes
 		a.memory.zygote.Set(zygoteBytes, 0)
@@ -220,7 +223,10 @@ func (a *Appliance) workerLine(model string, version int64, line string) {
 func (a *Appliance) Run(ctx context.Context) (err error) {
 	started := a.starting(ctx)
 	defer started()
-	if err := a.journal.open(a.cfg.StateDir, a.log); err != nil && !a.opts.BesideOthers {
+	if err := a.completeRestore(); err != nil {
+		return err
+	}
+	if err := a.journal.open(a.cfg.StateDir, a.opts.Version, a.log); err != nil && !a.opts.BesideOthers {
 		return err
 	}
 	defer func() {
@@ -256,7 +262,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	}
 	a.enterCgroup()
 	err = runStages(ctx, []stage{
-		{"worker host", func(ctx context.Context, ready func()) error { ready(); return a.load.host.Run(ctx) }},
+		{"worker host", a.runHosts},
 		{"memory", func(ctx context.Context, ready func()) error { ready(); return a.memory.run(ctx) }},
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
 		{"configuration", func(ctx context.Context, ready func()) error { ready(); return a.watchConfig(ctx) }},
@@ -368,7 +374,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	}
 	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
 	serveHTTP(a.doors.http, front, httpTLS)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Queue: a.jobs, REST: front}), false)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front}), false)
 
 	opts := a.rpcOptions()
 	serverOptions := rpc.ServerOptions(opts)

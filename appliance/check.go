@@ -157,6 +157,9 @@ func (c *checker) file(path string) (done bool, err error) {
 	case err != nil:
 		return true, err
 	}
+	if n := len(cfg.Fragments()); n > 0 {
+		what += fmt.Sprintf(", with what %d file(s) of %s beside it say", n, config.FragmentsDir)
+	}
 	c.report.add(FindingOK, path, "%s", what)
 	for _, i := range ignored {
 		c.report.add(FindingWarning, i.Name, "changes nothing here: %s", i.Reason)

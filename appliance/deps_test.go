@@ -43,6 +43,9 @@ var mayImport = map[string][]string{
 	"clients/browser":                {},
 	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},
+	"appliance/backup":               {"storage"},
+	"appliance/runtimes":             {"inference/tfrt", "packaging"},
+	"packaging":                      {},
 }
 
 // free packages wire the others: they may import anything but main programs.

@@ -57,7 +57,17 @@ func (d *doctor) say(severity, what, format string, args ...any) {
 }
 
 func (d *doctor) runtime(ctx context.Context, open func(context.Context, string) (string, error)) {
-	found, err := tfrt.Find(d.cfg.Runtime.Library)
+	chosen, err := findRuntime(d.cfg)
+	var found tfrt.Found
+	if err == nil {
+		found, err = tfrt.Find(d.cfg.Runtime.Library)
+		if chosen.library != found.Path { // one of those that lie side by side
+			found, err = tfrt.Found{Path: chosen.library, From: "version " + RuntimeInUse(chosen.library)}, nil
+		}
+		if chosen.note != "" {
+			d.say(FindingWarning, "runtime", "%s", chosen.note)
+		}
+	}
 	if err != nil {
 		d.say(FindingWrong, "runtime", "%v", err)
 		return

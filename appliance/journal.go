@@ -30,14 +30,19 @@ type stateJournal struct {
 	err   error // guarded by mu: why there is none
 }
 
-// open opens the state file. The only error is that another process has it.
-func (j *stateJournal) open(dir string, log *slog.Logger) error {
-	db, err := storage.Open(filepath.Join(dir, stateFile), storage.Options{Log: log})
+// open opens the state file. The only errors are that another process has it, and that a newer inferd wrote it: what that remembers, refusals
+// and rollbacks among it, is not to be passed over.
+func (j *stateJournal) open(dir, version string, log *slog.Logger) error {
+	db, err := storage.Open(filepath.Join(dir, stateFile), storage.Options{Log: log, Version: version})
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if errors.Is(err, storage.ErrLocked) {
 		j.err = fmt.Errorf("nothing is remembered over a restart: %w", err)
 		return fmt.Errorf("%w; is another inferd running? stop it, or give this one another state_dir", err)
+	}
+	if errors.Is(err, storage.ErrNewer) {
+		j.err = fmt.Errorf("nothing is remembered over a restart: %w", err)
+		return err
 	}
 	if err != nil {
 		j.err = fmt.Errorf("nothing is remembered over a restart: %w", err)

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/inferd/inferd/appliance/config"
@@ -95,7 +96,7 @@ func (b backend) Call(sig *inference.Signature, in []*tensor.Tensor, outputs []i
 	return late, err
 }
 
-// loader makes servables of version folders. It is immutable but for accounts.
+// loader makes servables of version folders. It is immutable but for accounts and now.
 type loader struct {
 	cfg     *config.Config // as it was at the start
 	library string         // empty: no runtime was found
@@ -109,6 +110,9 @@ type loader struct {
 	changed func()  // a worker's state is another
 	alone   bool    // nothing serves beside, so every load has normal priority
 
+	now    atomic.Pointer[engine] // in use; nil: library and host are
+	chosen chan struct{}          // closed when now is known; nil: it is from the start
+
 	accounts sync.Map // inference.Runner to *account: of what is loaded
 }
 
@@ -120,6 +124,9 @@ func settings(c updater.Candidate) config.Model {
 
 // load starts a worker for the candidate (or, with isolation none, loads it into this process).
 func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runner, error) {
+	if err := l.settled(ctx); err != nil {
+		return nil, err
+	}
 	if l.library == "" {
 		return nil, &inference.Error{Code: inference.FailedPrecondition, Reason: inference.ReasonRuntime, Model: c.Model.Name, Version: c.Number,
 			Msg: "no TensorFlow runtime: " + l.missing.Error(), Err: inference.ErrNoRuntime}
@@ -144,7 +151,7 @@ func (l *loader) place(ctx context.Context, c updater.Candidate, m config.Model,
 	load := worker.Load{
 		Model: c.Model.Name, Version: c.Number, Dir: c.Dir, Tags: c.Info.Tags, Signatures: c.Info.Signatures,
 		IntraOpThreads: m.IntraOpThreads, InterOpThreads: m.InterOpThreads, Callers: m.Callers,
-		AllowGrowth: l.cfg.Runtime.GPU.AllowGrowth, Library: l.library,
+		AllowGrowth: l.cfg.Runtime.GPU.AllowGrowth, Library: l.using(ctx).library,
 	}
 	if load.Callers == 0 {
 		load.Callers = runtime.GOMAXPROCS(0)
@@ -196,7 +203,7 @@ func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worke
 		}
 		l.changed()
 	}
-	return l.host.Open(ctx, load, opts)
+	return l.using(ctx).host.Open(ctx, load, opts)
 }
 
 // forget ends a worker's account.

@@ -78,6 +78,7 @@ func (a *Appliance) haveQueue(o *jobs.Options) error {
 		return nil
 	}
 	path, opts := QueueFile(a.cfg), QueueOptions(a.cfg)
+	opts.Version = a.opts.Version
 	opts.Log, opts.Observe, opts.Step = a.log, a.metrics.queue.commit, a.opts.step
 	opts.Model = func(model string) storage.Limits {
 		m, _ := a.current.Load().Model(model)
@@ -94,6 +95,8 @@ func (a *Appliance) haveQueue(o *jobs.Options) error {
 		return nil
 	case errors.Is(err, storage.ErrLocked) && !a.opts.BesideOthers:
 		return fmt.Errorf("%w; is another inferd running? stop it, or give this one another state_dir", err)
+	case errors.Is(err, storage.ErrNewer) && !a.opts.BesideOthers:
+		return err // it has jobs that were promised an answer
 	}
 	if errors.Is(err, storage.ErrLocked) {
 		a.log.Warn("another process has the queue: jobs are not taken here", "err", err)

@@ -59,8 +59,8 @@ func (a *Appliance) Reload(ctx context.Context, by string) control.Reloaded {
 	if err != nil {
 		return a.refuseReload(by, err)
 	}
-	if next.Blank() && !a.current.Load().Blank() {
-		return a.refuseReload(by, config.Faults{{File: next.File(), Msg: "is empty, as a file is that somebody is about to write; to serve no listed model write models: []"}})
+	if file := next.Emptied(a.current.Load()); file != "" {
+		return a.refuseReload(by, config.Faults{{File: file, Msg: "is empty, as a file is that somebody is about to write; to serve no listed model write models: []"}})
 	}
 	merged, changes := a.current.Load().Reload(next)
 	if err := merged.Validate(); err != nil { // what is new beside what stays
@@ -82,12 +82,12 @@ func (a *Appliance) Reload(ctx context.Context, by string) control.Reloaded {
 
 // settleConfig waits, not for long, while somebody writes the file: half of one may be a whole configuration that lists fewer models.
 func (a *Appliance) settleConfig(ctx context.Context) {
-	path := a.current.Load().File()
-	if path == "" {
+	cfg := a.current.Load()
+	if cfg.File() == "" {
 		return
 	}
 	for before, i := "", 0; i < 20; i++ {
-		sum, written, err := config.LookAt(path)
+		sum, written, err := cfg.LookAt()
 		if age := time.Since(written); err != nil || sum == before || age < 0 || age >= configSettle {
 			return // what is wrong with it is found when it is read
 		}
@@ -184,7 +184,7 @@ func changed(changes []config.Change) []control.Change {
 	return out
 }
 
-// watchConfig has the configuration read again when its file has changed, where updater.config_poll asks for it, until ctx ends. What is
+// watchConfig has the configuration read again when one of its files has changed, come or gone, where updater.config_poll asks for it, until ctx ends. What is
 // wrong with a file is said once.
 func (a *Appliance) watchConfig(ctx context.Context) error {
 	tried := a.current.Load().Digest()
@@ -219,7 +219,7 @@ func (a *Appliance) watchConfig(ctx context.Context) error {
 // pollConfig looks at the file once. It returns what was tried last: contents, or why they cannot be read.
 func (a *Appliance) pollConfig(ctx context.Context, tried string) string {
 	cfg := a.current.Load()
-	found, written, err := config.LookAt(cfg.File())
+	found, written, err := cfg.LookAt()
 	if err != nil {
 		found = err.Error()
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
-	"github.com/inferd/inferd/inference/tfrt"
 	"github.com/inferd/inferd/inference/worker"
 	"github.com/inferd/inferd/updater"
 )
@@ -26,15 +25,15 @@ func NewTrial(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Trial
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	found, err := tfrt.Find(cfg.Runtime.Library)
+	found, err := findRuntime(cfg)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	t := &Trial{stop: stop, done: make(chan struct{}), load: &loader{
-		alone: true, cfg: cfg, library: found.Path, metrics: newMetrics(""), log: log, live: newWorkers(), changed: func() {},
+		alone: true, cfg: cfg, library: found.library, metrics: newMetrics(""), log: log, live: newWorkers(), changed: func() {},
 		gpus: newGPUs(cfg.Runtime, log, nil),
-		host: worker.NewHost(worker.HostOptions{Library: found.Path, UseZygote: cfg.Runtime.Zygote, Env: gpuEnv, Log: log}),
+		host: worker.NewHost(worker.HostOptions{Library: found.library, UseZygote: cfg.Runtime.Zygote, Env: gpuEnv, Log: log}),
 	}}
 	go func() {
 		defer close(t.done)

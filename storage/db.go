@@ -2,7 +2,6 @@
 package storage
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,9 +13,6 @@ import (
 
 	"go.etcd.io/bbolt"
 )
-
-// schema is the number of the newest migration.
-var schema = uint64(len(migrations))
 
 // migrations bring a file from schema i to i+1.
 var migrations = []func(tx *bbolt.Tx) error{
@@ -42,6 +38,9 @@ var (
 type Options struct {
 	Timeout time.Duration // for another process to let go of the file; 1 s
 	Log     *slog.Logger  // nil discards
+	Version string        // of this inferd, for who opens the file with an older one
+	// Step is called at named points, for tests that end the process there.
+	Step func(point string)
 }
 
 // DB is the open file.
@@ -66,6 +65,9 @@ func Open(path string, opts Options) (*DB, error) {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Step == nil {
+		opts.Step = func(string) {}
 	}
 	db := &DB{path: path, opts: opts, log: opts.Log.With("component", "storage"), seeds: make(map[string][]byte)}
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
@@ -106,7 +108,16 @@ func (db *DB) openOnce() error {
 	if err != nil {
 		return err
 	}
-	err = guard(func() error { return bolt.Update(func(tx *bbolt.Tx) error { return prepare(tx, file) }) })
+	err = copyBefore(bolt, file, db.path, uint64(len(migrations)), db.opts.Step)
+	gone := false
+	if err == nil {
+		err = guard(func() error {
+			return bolt.Update(func(tx *bbolt.Tx) (err error) {
+				gone, err = prepare(tx, file, db.path, &db.opts)
+				return err
+			})
+		})
+	}
 	if errors.Is(err, ErrNewer) {
 		_ = guard(bolt.Close) // nothing was written
 		return err
@@ -115,44 +126,34 @@ func (db *DB) openOnce() error {
 		abandon(file)
 		return err
 	}
+	if gone {
+		db.log.Info("file of an older schema is removed: the new one has proven itself", "path", dropCopies(db.path))
+	}
 	db.bolt, db.file = bolt, file
 	return nil
 }
 
-// prepare migrates, and reads everything once, so that damage shows now.
-func prepare(tx *bbolt.Tx, file *os.File) error {
+// prepare migrates, and reads everything once, so that damage shows now. gone: the copies of an older schema may go.
+func prepare(tx *bbolt.Tx, file *os.File, path string, o *Options) (gone bool, err error) {
 	if err := whole(tx, file); err != nil {
-		return err
+		return false, err
 	}
-	meta, err := tx.CreateBucketIfNotExists(bucketMeta)
-	if err != nil {
-		return err
+	if err := migrate(tx, path, migrations, o.Version, o.Step); err != nil {
+		return false, err
 	}
-	var at uint64
-	if b := meta.Get(keySchema); len(b) == 8 {
-		at = binary.BigEndian.Uint64(b)
-	}
-	if at > schema {
-		return fmt.Errorf("%w (schema %d, this one knows %d); install that version again, or move the file away", ErrNewer, at, schema)
-	}
-	for ; at < schema; at++ {
-		if err := migrations[at](tx); err != nil {
-			return fmt.Errorf("migrate to schema %d: %w", at+1, err)
-		}
-	}
-	if err := meta.Put(keySchema, binary.BigEndian.AppendUint64(nil, schema)); err != nil {
-		return err
+	if gone, err = opened(tx, time.Now()); err != nil {
+		return false, err
 	}
 	total := 0
 	for _, name := range [][]byte{bucketState, bucketHistory, bucketDamaged} {
 		b := tx.Bucket(name)
 		if b == nil {
-			return fmt.Errorf("%w: bucket %s is missing", errDamaged, name)
+			return false, fmt.Errorf("%w: bucket %s is missing", errDamaged, name)
 		}
 		total += walk(b)
 	}
 	_ = total // the bytes had to be touched, not used
-	return nil
+	return gone, nil
 }
 
 func walk(b *bbolt.Bucket) (sum int) {

@@ -9,7 +9,8 @@
 //  3. A file that cannot be read (cut off, overwritten, a disk that faults under the mapping) is renamed to "<path>.damaged" and a new
 //     one is begun, with the last states known to this process in it. It never panics, never blocks the start, and is never deleted.
 //  4. One process has the file at a time; the second gets [ErrLocked] after the timeout.
-//  5. A file of a newer schema is left alone: [ErrNewer]. An older one is migrated in one transaction.
+//  5. A file of a newer schema is left alone: [NewerError]. An older one is migrated in one transaction, after a copy of it is on disk
+//     ("<path>.schema-N"), which stays until the new schema has been opened a few times over a week.
 //  6. Every transaction runs with faults turned into panics and panics into errors (guard), and no slice of a mapped page leaves it.
 //  7. Histories are bounded by count; values by size.
 //

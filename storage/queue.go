@@ -67,6 +67,8 @@ type QueueOptions struct {
 	BootID string
 	// ReadOnly opens the file as it lies, without its lock's writer: Get, List, Check and the like.
 	ReadOnly bool
+	// Version is this inferd's, for who opens the file with an older one.
+	Version string
 	// Observe is told of each commit, on the writer: it must not block.
 	Observe func(Commit)
 	// Step is called at named points, for tests that end the process there.
@@ -238,12 +240,13 @@ func (q *Queue) open(first bool) error {
 	}
 	var mem memory
 	var id int
+	var gone bool
 	prepare := func(t *bbolt.Tx) error {
 		id = t.ID()
 		if err := whole(t, file); err != nil {
 			return err
 		}
-		if err := prepareQueue(t, q.opts.ReadOnly); err != nil {
+		if err := prepareQueue(t, q.path, &q.opts); err != nil {
 			return err
 		}
 		tx := q.begin(t, &mem)
@@ -253,16 +256,24 @@ func (q *Queue) open(first bool) error {
 		if q.opts.ReadOnly {
 			return nil
 		}
+		if first {
+			if gone, err = opened(t, time.Now()); err != nil {
+				return &fatal{err}
+			}
+		}
 		return q.recover(tx, first)
 	}
 	if q.opts.ReadOnly {
 		err = guard(func() error { return bolt.View(prepare) })
-	} else {
+	} else if err = copyBefore(bolt, file, q.path, uint64(len(queueMigrations)), q.opts.Step); err == nil {
 		_, err = update(bolt, prepare)
 	}
 	if err != nil {
 		abandon(file)
 		return err
+	}
+	if gone {
+		q.log.Info("file of an older schema is removed: the new one has proven itself", "path", dropCopies(q.path))
 	}
 	q.bolt, q.file = bolt, file
 	q.flight.set(id)

@@ -64,7 +64,7 @@ func (q *Queue) openStale() error {
 	err = guard(func() error {
 		return bolt.View(func(t *bbolt.Tx) error {
 			id = t.ID()
-			if err := prepareQueue(t, true); err != nil {
+			if err := prepareQueue(t, q.path, &QueueOptions{ReadOnly: true}); err != nil {
 				return err
 			}
 			return mem.read(q.begin(t, &mem))

@@ -42,7 +42,11 @@ func TestNote(t *testing.T) {
 	}
 	q = open()
 	want(q, "second")
-	if err := q.bolt.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(noteKey("clock"), []byte("second")) }); err != nil {
+	if err := q.alone(t.Context(), func() {
+		if _, err := q.transact(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(noteKey("clock"), []byte("second")) }); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	want(q, "")

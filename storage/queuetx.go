@@ -45,34 +45,16 @@ var queueMigrations = []func(tx *bbolt.Tx) error{
 }
 
 // prepareQueue migrates, and sees that every bucket is there.
-func prepareQueue(t *bbolt.Tx, readOnly bool) error {
+func prepareQueue(t *bbolt.Tx, path string, o *QueueOptions) error {
 	newest := uint64(len(queueMigrations))
-	meta := t.Bucket(bucketMeta)
-	var at uint64
-	if meta != nil {
-		if b := meta.Get(keySchema); len(b) == 8 {
-			at = binary.BigEndian.Uint64(b)
+	if !o.ReadOnly {
+		if err := migrate(t, path, queueMigrations, o.Version, o.Step); err != nil {
+			return err
 		}
-	}
-	if at > newest {
-		return fmt.Errorf("%w (schema %d, this one knows %d); install that version again, or move the file away", ErrNewer, at, newest)
-	}
-	if readOnly && at < newest {
+	} else if err := newer(t, path, newest); err != nil {
+		return err
+	} else if at, _ := schemaOf(t); at < newest {
 		return fmt.Errorf("%w: its schema is %d, and reading it takes %d; an inferd that starts on it migrates it", errDamaged, at, newest)
-	}
-	if !readOnly && at < newest {
-		meta, err := t.CreateBucketIfNotExists(bucketMeta)
-		if err != nil {
-			return err
-		}
-		for ; at < newest; at++ {
-			if err := queueMigrations[at](t); err != nil {
-				return fmt.Errorf("migrate to schema %d: %w", at+1, err)
-			}
-		}
-		if err := meta.Put(keySchema, binary.BigEndian.AppendUint64(nil, newest)); err != nil {
-			return err
-		}
 	}
 	for _, name := range append(queueBuckets, bucketMeta) {
 		if t.Bucket(name) == nil {

@@ -20,6 +20,7 @@ import (
 
 func TestMain(m *testing.M) {
 	beChild()
+	beMigrator()
 	if path := os.Getenv("STORAGE_HOLD"); path != "" {
 		db, err := Open(path, Options{})
 		if err != nil {
@@ -156,11 +157,11 @@ func TestSchema(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	set(schema + 1)
+	set(uint64(len(migrations)) + 1)
 	if _, err := Open(path, Options{}); !errors.Is(err, ErrNewer) {
 		t.Fatal(err)
 	}
-	set(schema)
+	set(uint64(len(migrations)))
 	want(t, open(t, path), "m", "kept")
 }
 

@@ -38,8 +38,9 @@ type ask struct {
 	freed  bool // memory was
 	verbs  []verb
 
-	applies []applying
-	pings   []chan struct{}
+	applies  []applying
+	pings    []chan struct{}
+	renewals []*renewing
 }
 
 // New makes a controller of the catalog. It touches nothing until Run.

@@ -21,10 +21,11 @@ var errTorn = errors.New("its files changed while it was being loaded")
 // checked is the outcome of a check.
 type checked struct {
 	info    *savedmodel.Info
-	broken  error // not whole (yet)
-	refused error // whole, but not what the configuration asserts
-	differs error // not the bytes that were good
-	tree    *tree // of the folder, when it was compared and is the same
+	broken  error  // not whole (yet)
+	refused error  // whole, but not what the configuration asserts
+	differs error  // not the bytes that were good
+	tree    *tree  // of the folder, when it was compared and is the same
+	print   string // of a kept copy, from before it was compared: a restored one has other inodes
 }
 
 // startCheck reads the SavedModel on a goroutine of its own, in a look's slot: it waits for the same disk.
@@ -43,6 +44,9 @@ func (l *loop) startCheck(m *model, v *version) {
 		go func() {
 			var c checked
 			if known != nil {
+				if p, err := l.c.print(v.dir); err == nil && v.kept {
+					c.print = p.Digest
+				}
 				if t, err := readTree(l.ctx, v.dir, paced, nil); err != nil {
 					c.differs = err
 				} else if c.differs = known.difference(t); c.differs == nil {
@@ -74,6 +78,10 @@ func (l *loop) startCheck(m *model, v *version) {
 func (l *loop) checked(m *model, v *version, c checked, digest string, final bool) {
 	now := time.Now()
 	c.compare(l, m, v)
+	if g := m.rec.good(v.number); v.kept && g != nil && g.Kept == v.dir && c.tree != nil && c.print != "" && v.sight.Print.Digest == digest {
+		digest = c.print // its bytes are the ones that were kept, wherever they were put back from
+		v.sight.Print.Digest, g.KeptPrint = digest, digest
+	}
 	switch {
 	case !v.present || m.gone:
 		l.set(m, v, StateSeen, "")

@@ -42,9 +42,10 @@ type loop struct {
 	looks    slots
 	loads    slots
 
-	watcher  *watcher // nil when there is none
-	watching error    // why not everything is watched
-	rewatch  sleeper  // while there is no watcher
+	watcher  *watcher  // nil when there is none
+	watching error     // why not everything is watched
+	rewatch  sleeper   // while there is no watcher
+	renewal  *renewing // nil: none is under way
 	stopping bool
 }
 
@@ -108,6 +109,7 @@ func (l *loop) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		l.tendDue(time.Now())
+		l.tendRenewal()
 	}
 	for _, m := range l.models {
 		l.publish(m)
@@ -134,6 +136,9 @@ func (l *loop) answer(a ask) {
 		for _, p := range a.applies {
 			p.reply <- unwilling("inferd stops")
 		}
+		for _, n := range a.renewals {
+			n.reply <- verdict{err: unwilling("inferd stops")}
+		}
 		return
 	}
 	defer func() {
@@ -147,6 +152,9 @@ func (l *loop) answer(a ask) {
 	for _, p := range a.applies {
 		l.apply(p.settings)
 		p.reply <- nil
+	}
+	for _, n := range a.renewals {
+		l.renew(n)
 	}
 	if a.freed {
 		l.roomFreed(time.Now())

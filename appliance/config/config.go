@@ -160,7 +160,7 @@ const (
 
 // Runtime is about TensorFlow.
 type Runtime struct {
-	Library           string    `yaml:"library" doc:"libtensorflow_cc.so.2 or the directory that holds it. Empty: INFERD_RUNTIME, /var/lib/inferd/runtime, /usr/lib/inferd/runtime, beside the binary, the system loader, in this order."`
+	Library           string    `yaml:"library" doc:"libtensorflow_cc.so.2 or the directory that holds it. Empty: INFERD_RUNTIME, else the runtime that \"inferd runtime use\" chose, or the highest version, of those that lie side by side in state_dir/runtimes and /usr/lib/inferd/runtime, else /var/lib/inferd/runtime, beside the binary, the system loader, in this order."`
 	Isolation         Isolation `yaml:"isolation" doc:"What a worker process holds: version (one loaded version), device (everything on one device), none (no workers, for debugging), auto (device on a GPU, else version)."`
 	Zygote            bool      `yaml:"zygote" doc:"Fork workers from a process that has opened TensorFlow already. Off: every worker starts afresh."`
 	WorkerMemoryLimit Bytes     `yaml:"worker_memory_limit" doc:"A worker that uses more memory is ended and replaced. 0: no limit of its own."`
@@ -180,7 +180,7 @@ type Updater struct {
 	PollInterval time.Duration `yaml:"poll_interval" doc:"How often the directories are looked at in any case."`
 	SettleTime   time.Duration `yaml:"settle_time" doc:"A version is loaded when its files have not changed for so long."`
 	EmptyGrace   time.Duration `yaml:"empty_grace" doc:"A base path that turns up empty unloads nothing until it has been empty that long, and a model's folder that is gone from models_dir takes its model away only then: it may be a mount that comes back. A configured base path that is missing unloads nothing, ever. 0: at once."`
-	ConfigPoll   time.Duration `yaml:"config_poll" doc:"How often the configuration file itself (TensorFlow Serving's model_config_file with its command line) is looked at; when it has changed it is read again as by SIGHUP. 0s: at SIGHUP and inferd reload only."`
+	ConfigPoll   time.Duration `yaml:"config_poll" doc:"How often the configuration file itself and its conf.d (TensorFlow Serving's model_config_file with its command line) are looked at; when they have changed they are read again as by SIGHUP. 0s: at SIGHUP and inferd reload only."`
 
 	KeepCopyLimit Bytes `yaml:"keep_copy_limit" doc:"A version of up to this size is copied for keep_last_good, while a twentieth of the disk stays free. A larger one is hard linked, which survives that its folder is removed or its files are replaced, but not that they are written in place; across file systems it is not kept."`
 }

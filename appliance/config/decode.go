@@ -14,7 +14,9 @@ import (
 // decoder fills values in place: what the document does not mention keeps what it had.
 type decoder struct {
 	source
-	faults Faults
+	faults  Faults
+	reading string                // the file whose document is being read
+	from    map[*yaml.Node]string // the fragments that nodes came from; the others are the main file's
 }
 
 // nodeDecoder is implemented by pointers to types with a form of their own.
@@ -35,7 +37,7 @@ var otherNames = map[string]string{
 }
 
 func (d *decoder) addf(n *yaml.Node, path, format string, args ...any) {
-	d.faults = append(d.faults, Fault{File: d.file, Line: n.Line, Key: path, Msg: fmt.Sprintf(format, args...)})
+	d.faults = append(d.faults, Fault{File: d.nodeFile(n), Line: n.Line, Key: path, Msg: fmt.Sprintf(format, args...)})
 }
 
 // mapping calls visit for each pair, after refusing what is no mapping, keys that are no plain words and keys given twice.
@@ -58,7 +60,7 @@ func (d *decoder) mapping(path string, n *yaml.Node, visit func(key string, k, v
 			d.addf(v, join(path, k.Value), "aliases (*%s) are not read; write the value, or use the defaults section for what models share", v.Value)
 		default:
 			seen[k.Value] = k.Line
-			d.lines[join(path, k.Value)] = k.Line
+			d.place(join(path, k.Value), k)
 			visit(k.Value, k, v)
 		}
 	}
@@ -95,7 +97,7 @@ func (d *decoder) decode(path string, n *yaml.Node, v reflect.Value) {
 		list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 		for i, e := range n.Content {
 			at := fmt.Sprintf("%s[%d]", path, i)
-			d.lines[at] = e.Line
+			d.place(at, e)
 			d.decode(at, e, list.Index(i))
 		}
 		v.Set(list)

@@ -65,8 +65,14 @@ func (f Faults) err() error {
 type source struct {
 	file  string
 	lines map[string]int    // key path to line
+	files map[string]string // key path to the fragment that its line is in; the others are in file
 	flags map[string]string // key path to the flag that set it
-	sum   string            // of the file's bytes
+	kept  map[string]bool   // key paths whose value is of before, for another needs a restart
+	sum   string            // of the files' bytes
+
+	fragments []string // that were read
+	empty     []string // files without a byte
+	single    bool     // file has no conf.d: it is TensorFlow Serving's
 }
 
 // fault is one about the value at key, placed as well as the source knows: at the key, else at the closest key around it.
@@ -81,12 +87,20 @@ func (s *source) fault(key, format string, args ...any) Fault {
 			return f
 		}
 		if line := s.lines[k]; line > 0 {
-			f.File, f.Line = s.file, line
+			f.File, f.Line = s.fileOf(k), line
 			return f
 		}
 	}
 	f.File = s.file
 	return f
+}
+
+// fileOf is the file that a key path with a line stands in.
+func (s *source) fileOf(key string) string {
+	if name := s.files[key]; name != "" {
+		return name
+	}
+	return s.file
 }
 
 func parent(key string) string {

@@ -17,18 +17,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Load reads the file, lays the flags over it and validates the whole. An empty path means no file. The error is a [Faults] when the
-// configuration is wrong, else says why the file cannot be read. Relative paths in the file are taken from the file's directory, those
-// in flags from the working directory.
+// Load reads the file and the fragments in conf.d beside it, lays the flags over them and validates the whole. An empty path means no file.
+// The error is a [Faults] when the configuration is wrong, else says why a file cannot be read. Relative paths in the files are taken from
+// the main file's directory, those in flags from the working directory.
 func Load(path string, flags *Flags) (*Config, error) {
-	var data []byte
-	if path != "" {
-		var err error
-		if data, err = readFile(path); err != nil {
-			return nil, err
-		}
+	files, err := readFiles(path)
+	if err != nil {
+		return nil, err
 	}
-	return Parse(path, data, flags)
+	return ParseFiles(files, flags)
 }
 
 // readFile reads a whole file that is not larger than a configuration can be.
@@ -50,18 +47,23 @@ func readFile(path string) ([]byte, error) {
 
 // Parse is Load for bytes that have been read; name is used in messages and for relative paths. It reads no file. flags may be nil.
 func Parse(name string, data []byte, flags *Flags) (*Config, error) {
-	c, err := parse(name, data, flags)
+	return ParseFiles([]File{{Name: name, Data: data}}, flags)
+}
+
+// ParseFiles is Parse for a main file and the fragments that are merged over it, in their order.
+func ParseFiles(files []File, flags *Flags) (*Config, error) {
+	c, err := parse(files, flags)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// parse is Parse that returns what could be read beside the error.
-func parse(name string, data []byte, flags *Flags) (*Config, error) {
+// parse is ParseFiles that returns what could be read beside the error.
+func parse(texts []File, flags *Flags) (*Config, error) {
 	c := Default()
-	d := &decoder{source: source{file: name, lines: make(map[string]int), flags: make(map[string]string), sum: digest(data)}}
-	root, models := d.document(data), (*yaml.Node)(nil)
+	d := &decoder{source: source{file: texts[0].Name, lines: make(map[string]int), files: make(map[string]string), flags: make(map[string]string), sum: digestOf(texts)}}
+	root, models := d.merge(texts), (*yaml.Node)(nil)
 	if root != nil {
 		fields := fieldsOf(reflect.ValueOf(c).Elem())
 		d.mapping("", root, func(key string, k, v *yaml.Node) {
@@ -124,7 +126,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		}
 	}
 	if err != nil {
-		d.faults = append(d.faults, syntaxFault(d.file, err))
+		d.faults = append(d.faults, syntaxFault(d.nodeFile(nil), err))
 		return nil
 	}
 	if len(doc.Content) != 1 || doc.Content[0].ShortTag() == "!!null" {
@@ -161,7 +163,7 @@ func (d *decoder) models(c *Config, n *yaml.Node) {
 	c.Models = make([]Model, len(n.Content))
 	for i, e := range n.Content {
 		at := fmt.Sprintf("models[%d]", i)
-		d.lines[at] = e.Line
+		d.place(at, e)
 		c.Models[i].ModelOptions = c.Defaults
 		d.decode(at, e, reflect.ValueOf(&c.Models[i]).Elem())
 	}

@@ -52,7 +52,8 @@ func (c *Config) WithModels(list *config_go_proto.ModelConfigList) (*Config, []I
 	if c.source != nil { // the lines of the models are those of others
 		lines := maps.Clone(c.source.lines)
 		maps.DeleteFunc(lines, func(key string, _ int) bool { return within(key, "models") })
-		next.source = &source{file: c.source.file, lines: lines, flags: c.source.flags, sum: c.source.sum}
+		own := *c.source
+		own.lines, next.source = lines, &own
 	}
 	return &next, ignored, nil
 }

@@ -234,9 +234,25 @@ func Reference() []byte {
 
 <!-- Made by tools/configdoc from appliance/config. Do not edit. -->
 
-inferd reads one YAML file. Every key has a default, so an empty file, or none, is a whole configuration. An unknown key is refused,
+inferd reads one YAML file, and the fragments beside it. Every key has a default, so an empty file, or none, is a whole configuration. An unknown key is refused,
 with its line. Durations are written with a unit (` + "`250ms`, `30s`" + `), sizes too (` + "`512MiB`" + `). Relative paths are taken from the file's
 directory. ` + "`packaging/inferd.yaml`" + ` is a sample with every key.
+
+## Fragments
+
+What belongs to a whole fleet, and not to one machine, goes to files of its own in ` + "`conf.d`" + ` beside the file: ` + "`/etc/inferd/conf.d/*.yaml`" + `. They are read
+after it, in the order of their names (` + "`10-fleet.yaml`" + ` before ` + "`9-site.yaml`" + `: names, not numbers), each laid over what was read before:
+
+- a key of a section takes the place of the same key, the others stay; so do ` + "`version_labels`, `signatures` and `media`" + `;
+- a model of ` + "`models`" + ` is merged into the one of the same ` + "`name`" + `, key by key, and is listed after the others where there is none;
+- any other list, and ` + "`version_policy`" + `, is taken as a whole; a key without a value changes nothing.
+
+Whatever their names, at most ` + fmt.Sprint(MaxFragments) + ` files of ` + Bytes(MaxFileBytes).String() + `, together ` + Bytes(MaxFragmentBytes).String() + `, are read; hidden files and those that do not end in ` + "`.yaml`" + ` are not.
+Relative paths are taken from the main file's directory. A fault names the file, the line and the key. ` + "`inferd config show`" + ` prints what is in force and
+where each value came from, ` + "`inferd config show --offline`" + ` and ` + "`inferd check`" + ` what would be. Where a fleet leaves all else at its default, there
+need be no ` + "`/etc/inferd/inferd.yaml`" + `.
+
+## Flags
 
 Every key outside ` + "`models`" + ` is also a flag of the same name that overrides the file: ` + "`--listen.grpc=:8500`, `--runtime.zygote=false`" + `;
 lists are written with commas, and those that have keys in the file alone. Flags for the keys of ` + "`defaults`" + ` yield to what a listed model sets itself.

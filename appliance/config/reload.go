@@ -5,12 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Effect says when a changed setting counts.
@@ -96,6 +94,7 @@ func (c *Config) Reload(next *Config) (*Config, []Change) {
 	for _, ch := range d.changes {
 		if ch.Effect == Restart {
 			at(root, ch.Key).Set(at(old, ch.Key))
+			merged.keep(ch.Key)
 		}
 	}
 	d.models(c.Models, merged.Models)
@@ -194,14 +193,14 @@ func reloadReference() string {
 		models = append(models, "`"+k+"`")
 	}
 	return "\n## Reading it again\n\n" +
-		"SIGHUP, `systemctl reload` and `inferd reload` read the file again, with the flags that inferd was started with: all of it is taken over, or, where\n" +
-		"it has a fault, none. `inferd reload` prints every difference; the log has them too. What is read is\n\n" +
+		"SIGHUP, `systemctl reload` and `inferd reload` read the file and `conf.d` again, with the flags that inferd was started with: all of it is taken over, or, where\n" +
+		"they have a fault, none. `inferd reload` prints every difference; the log has them too. What is read is\n\n" +
 		"- taken over at once: the list of models, " + strings.Join(models, ", ") + " of a model or of `defaults`, and " + strings.Join(keys, ", ") + ";\n" +
 		"- taken over for versions that are loaded from then on: every other key of a model and of `defaults`. A version that serves goes on as it was loaded;\n" +
 		"- named, and left as it is until inferd is started again: every other key.\n"
 }
 
-// Digest names the contents of File that the configuration was read from, "" when it was read from none.
+// Digest names the contents of File and its fragments that the configuration was read from, "" when it was read from none.
 func (c *Config) Digest() string {
 	if c.source == nil {
 		return ""
@@ -209,25 +208,9 @@ func (c *Config) Digest() string {
 	return c.source.sum
 }
 
-// Blank reports whether the file has not one byte.
-func (c *Config) Blank() bool { return c.File() != "" && c.Digest() == digest(nil) }
-
 func digest(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-// LookAt is the Digest of what a file holds now, and when that was written.
-func LookAt(path string) (sum string, written time.Time, err error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return "", time.Time{}, fmt.Errorf("read configuration: %w", err)
-	}
-	data, err := readFile(path)
-	if err != nil {
-		return "", time.Time{}, err
-	}
-	return digest(data), st.ModTime(), nil
 }
 
 // File is the file that the configuration was read from, TensorFlow Serving's model_config_file with its command line; "" when there is none.

@@ -243,9 +243,6 @@ func TestSocketOfAFaultyFile(t *testing.T) {
 
 func TestLookAt(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "inferd.yaml")
-	if _, _, err := LookAt(file); err == nil {
-		t.Error("a file that is not there has a digest")
-	}
 	if err := os.WriteFile(file, []byte("log: {level: debug}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -253,14 +250,23 @@ func TestLookAt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, written, err := LookAt(file)
-	if err != nil || sum != c.Digest() || written.IsZero() || c.Blank() || c.File() != file {
+	sum, written, err := c.LookAt()
+	if err != nil || sum != c.Digest() || written.IsZero() || c.File() != file {
 		t.Errorf("%s is not %s, written %v, %v", sum, c.Digest(), written, err)
 	}
 	if err := os.Truncate(file, 0); err != nil {
 		t.Fatal(err)
 	}
-	if c, err = Load(file, nil); err != nil || !c.Blank() || Default().Blank() {
-		t.Errorf("%v, %v", c, err)
+	empty, err := Load(file, nil)
+	if err != nil || empty.Emptied(c) != file || empty.Emptied(empty) != "" || c.Emptied(c) != "" || empty.Emptied(Default()) != "" {
+		t.Errorf("%v, emptied %q", err, empty.Emptied(c))
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*Config{c, Default()} {
+		if _, _, err := c.LookAt(); err == nil {
+			t.Error("a file that is not there has a digest")
+		}
 	}
 }

@@ -28,14 +28,11 @@ func (c *Config) FindControlSocket() string {
 // FindControlSocket is the same for the configuration in the file, as far as that can be read: whoever asks a running inferd about a file
 // with a fault must reach it. An empty path means no file. The error is as that of [Load], and the faults are one only where no socket lies.
 func FindControlSocket(path string) (string, error) {
-	var data []byte
-	if path != "" {
-		var err error
-		if data, err = readFile(path); err != nil {
-			return "", err
-		}
+	files, err := readFiles(path)
+	if err != nil {
+		return "", err
 	}
-	c, faults := parse(path, data, nil)
+	c, faults := parse(files, nil)
 	found := c.FindControlSocket()
 	if faults != nil && !isSocket(found) {
 		return "", faults

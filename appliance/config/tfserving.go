@@ -278,7 +278,7 @@ func (s *serving) models(c *Config) (Faults, error) {
 		}
 	}
 	c.Models = models
-	c.source.file, c.source.sum = path, digest(data)
+	c.source.file, c.source.sum, c.source.single = path, digest(data), true
 	return faults, nil
 }
 

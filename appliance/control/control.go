@@ -90,8 +90,12 @@ type Options struct {
 	Verbs  Verbs
 	// Reload reads the configuration again; by names who asked. Nil: there is no such verb.
 	Reload func(ctx context.Context, by string) Reloaded
-	Queue  Queue        // nil: there are no such verbs
-	REST   http.Handler // everything that is not below /control/
+	Config func() Config // the configuration in force. Nil: there is no such verb
+	// UseRuntime changes the runtime; by names who asked. Nil: there is no such verb.
+	UseRuntime func(ctx context.Context, version, by string) (string, error)
+	Backup     func(ctx context.Context, versions bool) (BackupSource, error) // Nil: there is no such verb
+	Queue      Queue                                                          // nil: there are no such verbs
+	REST       http.Handler                                                   // everything that is not below /control/
 }
 
 // Handler serves the door.
@@ -110,6 +114,15 @@ func Handler(o Options) http.Handler {
 	}
 	if o.Reload != nil {
 		handleReload(mux, o.Reload)
+	}
+	if o.Config != nil {
+		handleConfig(mux, o.Config)
+	}
+	if o.UseRuntime != nil {
+		handleRuntime(mux, o.UseRuntime)
+	}
+	if o.Backup != nil {
+		handleBackup(mux, o.Backup)
 	}
 	if o.Queue != nil {
 		handleQueue(mux, o.Queue)

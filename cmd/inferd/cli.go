@@ -152,7 +152,8 @@ func rootCommand(e *env) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(serveCommand(e), endedCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e), checkCommand(e), doctorCommand(e),
-		keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e), manualCommand(e))
+		keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e), manualCommand(e), configCommand(e),
+		backupCommand(e), restoreCommand(e), runtimeCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -207,12 +208,12 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-// configFile is the file to read: the one asked for, else the default one when it is there, else none.
+// configFile is the file to read: the one asked for, else the default one when it is there or has fragments, else none.
 func (e *env) configFile() string {
 	if e.config != "" {
 		return e.config
 	}
-	if _, err := os.Stat(config.DefaultFile); err == nil {
+	if _, err := os.Stat(config.DefaultFile); err == nil || config.HasFragments(config.DefaultFile) {
 		return config.DefaultFile
 	}
 	return ""

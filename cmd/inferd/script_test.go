@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 	if code, worker := appliance.Worker(); worker {
 		os.Exit(code)
 	}
+	beBackup()
 	run := func() { os.Exit(cli(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
 	testscript.Main(m, map[string]func(){"inferd": run, servingName: run})
 }

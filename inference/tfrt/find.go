@@ -252,6 +252,9 @@ func compareVersions(a, b string) int {
 	return len(a) - len(b)
 }
 
+// CompareVersions orders versions as [Find] does: dotted numbers by value.
+func CompareVersions(a, b string) int { return compareVersions(a, b) }
+
 // systemDirs are the loader's directories: the elements of its environment variable, then the standard ones.
 func systemDirs(env string) []string {
 	var dirs []string

@@ -113,6 +113,7 @@ func (h *Host) Run(ctx context.Context) error {
 type spawnRequest struct {
 	ctx   context.Context
 	name  string // for ps, at most 15 bytes of it
+	try   bool   // no process: only whether the library can be opened
 	reply chan spawnReply
 }
 
@@ -220,6 +221,15 @@ func (h *Host) spawnLoop(ctx context.Context) {
 			drop()
 			start()
 		case r := <-h.spawns:
+			if r.try {
+				start()
+				err := h.tryZygote(ctx, z, r)
+				if err != nil && r.ctx.Err() == nil && ctx.Err() == nil {
+					drop()
+				}
+				r.reply <- spawnReply{err: err}
+				continue
+			}
 			r.reply <- spawn(r)
 		}
 	}

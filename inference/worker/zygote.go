@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/inferd/inferd/inference"
 )
 
 // zygote is a process that forks workers, see inference/tfrt/zygote.c. Only the spawning thread uses it.
@@ -102,6 +104,37 @@ func (z *zygote) receive(ctx context.Context, patience time.Duration) (int32, st
 		return 0, "", fmt.Errorf("the zygote answered %d bytes", n)
 	}
 	return int32(binary.NativeEndian.Uint32(b[:])), string(b[4:n]), nil
+}
+
+// Try reports why the library cannot be opened, as the zygote finds out; nil where it can, or where there is no zygote to tell.
+func (h *Host) Try(ctx context.Context) error {
+	r := &spawnRequest{ctx: ctx, try: true, reply: make(chan spawnReply, 1)}
+	select {
+	case h.spawns <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.done:
+		return fmt.Errorf("open %s: the worker host: %w", h.opts.Library, inference.ErrClosed)
+	}
+	if err := (<-r.reply).err; err != nil {
+		return fmt.Errorf("open %s: %w", h.opts.Library, err)
+	}
+	return nil
+}
+
+func (h *Host) tryZygote(ctx context.Context, z *zygote, r *spawnRequest) error {
+	if z == nil || z.ready {
+		return nil
+	}
+	both, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	code, text, err := z.receive(both, zygotePatience)
+	if err == nil && code < 0 {
+		err = errors.New(text)
+	}
+	z.ready = err == nil
+	return err
 }
 
 // fork makes a worker from the zygote. After an error the zygote is of no more use, unless a ctx ended.
