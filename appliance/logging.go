@@ -41,6 +41,7 @@ var logKeys = []string{
 	"policy",
 	"poll", // how often it is looked
 	"from", "to",
+	"by",                      // who asked for it
 	"changes",                 // in the configuration, how many
 	"id",                      // of an error that a client was told
 	"grpc", "http", "control", // the addresses of the doors

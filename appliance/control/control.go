@@ -89,8 +89,10 @@ type Options struct {
 	Verbs  Verbs
 	// Reload reads the configuration again; by names who asked. Nil: there is no such verb.
 	Reload func(ctx context.Context, by string) Reloaded
-	Queue  Queue        // nil: there are no such verbs
-	REST   http.Handler // everything that is not below /control/
+	// Drain takes the appliance out of a load balancer's choice, or puts it back, and says so. Nil: there is no such verb.
+	Drain func(out bool, by string) string
+	Queue Queue        // nil: there are no such verbs
+	REST  http.Handler // everything that is not below /control/
 }
 
 // Handler serves the door.
@@ -109,6 +111,9 @@ func Handler(o Options) http.Handler {
 	}
 	if o.Reload != nil {
 		handleReload(mux, o.Reload)
+	}
+	if o.Drain != nil {
+		handleDrain(mux, o.Drain)
 	}
 	if o.Queue != nil {
 		handleQueue(mux, o.Queue)

@@ -39,6 +39,7 @@ func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // Codes of conditions that several parts know by name. The list is open.
 const (
 	CodeRuntime   = "runtime_missing" // no TensorFlow runtime could be opened
+	CodeDrained   = "drained"         // an operator has taken it out of a load balancer's choice
 	CodeDraining  = "draining"        // the appliance is stopping
 	CodeScanning  = "scanning"        // the base paths have not all been looked at yet
 	CodeVerdict   = "first_verdict"   // a model has had no first verdict yet

@@ -151,7 +151,7 @@ func rootCommand(e *env) *cobra.Command {
 		}
 		return nil
 	}
-	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e),
+	root.AddCommand(serveCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e), drainCommand(e),
 		checkCommand(e), doctorCommand(e), keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
