@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -59,15 +58,8 @@ func cli(argv []string, in io.Reader, out, errOut io.Writer) int {
 	defer stop()
 	defer context.AfterFunc(ctx, stop)() // the second signal ends the process at once
 	e := &env{in: in, out: out, err: errOut}
-	args := argv[1:]
-	if filepath.Base(argv[0]) == servingName {
-		args = append([]string{servingName}, args...)
-	}
-	if args == nil {
-		args = []string{} // cobra would take os.Args
-	}
 	root := rootCommand(e)
-	root.SetArgs(args)
+	root.SetArgs(verbArgs(argv, os.Getenv))
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
