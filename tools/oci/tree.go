@@ -17,6 +17,9 @@ import (
 	"strings"
 )
 
+// tensorflowNeeds are what every libtensorflow for Linux needs, for an image whose TensorFlow is mounted.
+var tensorflowNeeds = []string{"libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"}
+
 const (
 	user       = 65532 // nobody's on any machine, as in other images without a shell
 	runtimeDir = "usr/lib/inferd/runtime"
@@ -78,7 +81,7 @@ func newTree(binary, runtime string) (*tree, error) {
 			return nil, fmt.Errorf("%s has no library in it; `make runtime` fetches one into build/runtime", runtime)
 		}
 	}
-	libs, err := libraries(need, runtime)
+	libs, err := libraries(f.Machine, need, runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -112,12 +115,20 @@ func withParents(l map[string]entry) map[string]entry {
 }
 
 // libraries are the paths, on this machine, of every library that the files need, and of the program that loads them.
-func libraries(files []string, beside string) ([]string, error) {
+func libraries(machine elf.Machine, files []string, beside string) ([]string, error) {
 	cache, err := loaderCache()
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[string]bool)
+	for _, name := range tensorflowNeeds {
+		at, ok := cache[machine.String()+name]
+		if !ok {
+			return nil, fmt.Errorf("TensorFlow needs %s, which this machine's loader does not find", name)
+		}
+		found[at] = true
+		files = append(files, at)
+	}
 	for seen := map[string]bool{}; len(files) > 0; files = files[1:] {
 		if seen[files[0]] {
 			continue
