@@ -163,8 +163,11 @@ func runPod(t *testing.T, root string, c imageConfig, args, env []string, readon
 			PID    int
 			Status string
 		}
-		if err := json.Unmarshal(out, &state); err != nil || state.Status != "running" {
-			return fmt.Errorf("%s (%v)", out, err)
+		if err := json.Unmarshal(out, &state); err != nil {
+			return fmt.Errorf("runc state says %s: %w", out, err)
+		}
+		if state.Status != "running" {
+			return fmt.Errorf("it is %s", state.Status)
 		}
 		p.pid = state.PID
 		return nil
