@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -24,7 +24,7 @@ run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: 
 	@$(GO) build -o build/demo ./tools/demo
 	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
-test: runtime lint race memory fuzz-short e2e ## everything the project checks
+test: runtime lint race memory schemas fuzz-short e2e ## everything the project checks
 	@echo "all checks passed"
 
 unit: ## the Go tests, without the race detector
@@ -35,6 +35,9 @@ race: ## the Go tests with the race detector, libtensorflow loaded too
 
 memory: ## the tests that count megabytes, which the race detector would take for itself
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -v -run 'MemoryLimit|Cgroup|TenModels|ThatGrows|Pressure' ./appliance ./inference/worker | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)'
+
+schemas: ## the manifests and examples of packaging/, held to the types of those who read them
+	cd tools/schemas && $(GO) test ./...
 
 lint: ## go vet and the pinned golangci-lint
 	$(GO) vet ./...

@@ -374,7 +374,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	}
 	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
 	serveHTTP(a.doors.http, front, httpTLS)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front}), false)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Drain: a.Drain, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front}), false)
 
 	opts := a.rpcOptions()
 	serverOptions := rpc.ServerOptions(opts)

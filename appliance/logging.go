@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/inferd/inferd/appliance/config"
+	"github.com/inferd/inferd/systemd"
 )
 
 // logKeys are the keys of attributes in every package. A key that is not here is added here first, so that one idea has one key in
@@ -40,6 +41,7 @@ var logKeys = []string{
 	"policy",
 	"poll", // how often it is looked
 	"from", "to",
+	"by",                      // who asked for it
 	"changes",                 // in the configuration, how many
 	"id",                      // of an error that a client was told
 	"grpc", "http", "control", // the addresses of the doors
@@ -49,15 +51,16 @@ var logKeys = []string{
 	"stack",
 }
 
-// NewLogger writes lines of the configured form and level to w; level, when not nil, is set to that and can be changed later. Text for the journal has no times, for the journal has them.
+// NewLogger writes lines of the configured form and level to w; level, when not nil, is set to that and can be changed later. Where w is the
+// journal's stream, text becomes records of the journal, with priorities and fields; JSON stays as it is.
 func NewLogger(w io.Writer, o config.Log, level *slog.LevelVar) (*slog.Logger, error) {
 	if level == nil {
 		level = new(slog.LevelVar)
 	}
-	return newLogger(w, o, level, journal(w, os.Getenv("JOURNAL_STREAM")))
+	return newLogger(w, o, level, journal(w, os.Getenv("JOURNAL_STREAM")), systemd.JournalSocket)
 }
 
-func newLogger(w io.Writer, o config.Log, level *slog.LevelVar, journal bool) (*slog.Logger, error) {
+func newLogger(w io.Writer, o config.Log, level *slog.LevelVar, journal bool, socket string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: level}
 	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
 		return nil, fmt.Errorf("log.level: %w", err)
@@ -67,7 +70,10 @@ func newLogger(w io.Writer, o config.Log, level *slog.LevelVar, journal bool) (*
 		return slog.New(slog.NewJSONHandler(w, options)), nil
 	case config.FormatText:
 		if journal {
-			options.ReplaceAttr = dropTime
+			if h, err := journalTo(socket, w, level); err == nil {
+				return slog.New(h), nil
+			}
+			options.ReplaceAttr = dropTime // lines on the stream, for the journal has times of its own
 		}
 		return slog.New(slog.NewTextHandler(w, options)), nil
 	default:

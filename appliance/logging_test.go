@@ -37,7 +37,7 @@ func TestLogForms(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
-			log, err := newLogger(&b, c.log, new(slog.LevelVar), c.journal)
+			log, err := newLogger(&b, c.log, new(slog.LevelVar), c.journal, filepath.Join(t.TempDir(), "none"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -94,8 +94,10 @@ type Options struct {
 	// UseRuntime changes the runtime; by names who asked. Nil: there is no such verb.
 	UseRuntime func(ctx context.Context, version, by string) (string, error)
 	Backup     func(ctx context.Context, versions bool) (BackupSource, error) // Nil: there is no such verb
-	Queue      Queue                                                          // nil: there are no such verbs
-	REST       http.Handler                                                   // everything that is not below /control/
+	// Drain takes the appliance out of a load balancer's choice, or puts it back, and says so. Nil: there is no such verb.
+	Drain func(out bool, by string) string
+	Queue Queue        // nil: there are no such verbs
+	REST  http.Handler // everything that is not below /control/
 }
 
 // Handler serves the door.
@@ -123,6 +125,9 @@ func Handler(o Options) http.Handler {
 	}
 	if o.Backup != nil {
 		handleBackup(mux, o.Backup)
+	}
+	if o.Drain != nil {
+		handleDrain(mux, o.Drain)
 	}
 	if o.Queue != nil {
 		handleQueue(mux, o.Queue)

@@ -119,24 +119,33 @@ func checkTable(w io.Writer, r *appliance.CheckReport) {
 func indent(message, by string) string { return strings.ReplaceAll(message, "\n", "\n"+by) }
 
 func doctorCommand(e *env) *cobra.Command {
-	var load bool
+	var (
+		load   bool
+		bundle string
+	)
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at what inferd needs of this machine: runtime, CPU, GPUs, memory, ports, permissions",
 		Long: "doctor takes the configuration and the flags of serve, and says whether this machine has what they ask for.\n" +
-			"Exit code 1 when something is wrong.",
-		Args: exactly(0, "flags only"),
+			"Exit code 1 when something is wrong. With --bundle it writes what somebody elsewhere needs to see of this machine and of a running inferd,\n" +
+			"without secrets and payloads, into an archive (tar.gz), and fails only when that cannot be written.",
+		Example: "  inferd doctor\n  sudo -u inferd inferd doctor --bundle /tmp/inferd.tar.gz",
+		Args:    exactly(0, "flags only"),
 	}
 	s := e.settings(cmd)
+	cmd.Flags().StringVar(&bundle, "bundle", "", "write a support archive to this file; -: to standard output")
 	cmd.Flags().BoolVar(&load, "load", false, "also open the runtime, in a process of its own, and tell its version")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
-		if err != nil {
-			return err
-		}
 		var opts appliance.DoctorOptions
 		if load {
 			opts.OpenRuntime = openRuntime
+		}
+		if bundle != "" {
+			return e.bundle(cmd.Context(), bundle, appliance.BundleOptions{Version: version, Config: cfg, ConfigErr: err, Address: e.address, Doctor: opts})
+		}
+		if err != nil {
+			return err
 		}
 		report := appliance.Doctor(cmd.Context(), cfg, opts)
 		return e.report(report, func(w io.Writer) {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -59,15 +58,8 @@ func cli(argv []string, in io.Reader, out, errOut io.Writer) int {
 	defer stop()
 	defer context.AfterFunc(ctx, stop)() // the second signal ends the process at once
 	e := &env{in: in, out: out, err: errOut}
-	args := argv[1:]
-	if filepath.Base(argv[0]) == servingName {
-		args = append([]string{servingName}, args...)
-	}
-	if args == nil {
-		args = []string{} // cobra would take os.Args
-	}
 	root := rootCommand(e)
-	root.SetArgs(args)
+	root.SetArgs(verbArgs(argv, os.Getenv))
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -153,7 +145,7 @@ func rootCommand(e *env) *cobra.Command {
 	}
 	root.AddCommand(serveCommand(e), endedCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e), checkCommand(e), doctorCommand(e),
 		keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e), manualCommand(e), configCommand(e),
-		backupCommand(e), restoreCommand(e), runtimeCommand(e))
+		backupCommand(e), restoreCommand(e), runtimeCommand(e), drainCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
