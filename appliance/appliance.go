@@ -132,7 +132,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	}
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
-		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}
+		gpus: newGPUs(cfg.Runtime, opts.Log, a.health), confinement: newConfinement(cfg), now: a.current.Load}
+	a.load.confinement.tell(a.health)
 	found, err := tfrt.Find(cfg.Runtime.Library)
 	if err != nil {
 		a.load.missing = err
@@ -142,7 +143,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.load.host = worker.NewHost(worker.HostOptions{
 		Executable: opts.Executable, Library: a.load.library, Cgroup: a.cgroup(),
 		UseZygote: cfg.Runtime.Zygote && a.load.library != "" && cfg.Runtime.Isolation != config.IsolationNone,
-		Env:       gpuEnv, Log: opts.Log, Stderr: a.workerLine,
+		Env:       gpuEnv, Sandbox: a.load.confinement.sandbox(a.current.Load), Log: opts.Log, Stderr: a.workerLine,
 	})
 	a.memory.host = a.load.host.Stats
 	if cfg.Runtime.Zygote && a.load.library != "" {
@@ -151,7 +152,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	}
 	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
-		Journal: a.journal, Build: opts.Version + " " + a.load.library,
+		Journal: a.journal, Build: opts.Version + " " + a.load.library + " " + a.load.confinement.verdicts(),
 		KeepDir: KeepDir(cfg), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
 		ModelsDir: cfg.ModelsDir, Models: settingsOf(cfg).Models,
 		Discovered: func(m *updater.Model) {
@@ -170,7 +171,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		return nil, err
 	}
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a})
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, a.load.confinement.metric())
 	return a, nil
 }
 

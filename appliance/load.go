@@ -109,6 +109,9 @@ type loader struct {
 	changed func()  // a worker's state is another
 	alone   bool    // nothing serves beside, so every load has normal priority
 
+	confinement confinement
+	now         func() *config.Config // as it is by now
+
 	accounts sync.Map // inference.Runner to *account: of what is loaded
 }
 
@@ -123,6 +126,10 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 	if l.library == "" {
 		return nil, &inference.Error{Code: inference.FailedPrecondition, Reason: inference.ReasonRuntime, Model: c.Model.Name, Version: c.Number,
 			Msg: "no TensorFlow runtime: " + l.missing.Error(), Err: inference.ErrNoRuntime}
+	}
+	if err := l.confinement.refusal(); err != nil {
+		err.Model, err.Version = c.Model.Name, c.Number
+		return nil, err
 	}
 	m := settings(c)
 	account, err := l.memory.reserve(ctx, c)
@@ -182,7 +189,9 @@ func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worke
 		}
 		return &inProcess{m, s, l, account}, nil
 	}
-	opts.Group = s.group()
+	if opts.Group = s.group(); opts.Group != "" {
+		opts.Folders = modelFolders(l.now())
+	}
 	if account != nil {
 		opts.Room = account.room
 	}

@@ -12,8 +12,10 @@
 #include "sandbox.h"
 
 #include <asm/sockios.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -27,8 +29,11 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "lib.h"
 
 /* Since Linux 5.1 a system call has the same number everywhere; older headers do not have those that came later. */
 enum {
@@ -246,8 +251,36 @@ static void go_first(void) {
 	close(fd);
 }
 
+/* Some builds of TensorFlow bring LLVM's OpenMP. When it is first used it makes a file in /dev/shm, by which it would know a second copy of
+ * itself in the process, and aborts where it may not. So it is used before, and the file, which a worker that is killed leaves behind, is removed. */
+static int begin_openmp(struct dl_phdr_info *info, size_t size, void *unused) {
+	(void)size, (void)unused;
+	const char *slash = strrchr(info->dlpi_name, '/'), *name = slash ? slash + 1 : info->dlpi_name;
+	if (strncmp(name, "libomp", 6) && strncmp(name, "libiomp", 7)) return 0;
+	void *library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
+	int (*threads)(void) = NULL;
+	if (library) *(void **)&threads = dlsym(library, "omp_get_max_threads");
+	if (!threads) return 0;
+	threads();
+	char file[96];
+	snprintf(file, sizeof file, "/dev/shm/__KMP_REGISTERED_LIB_%d_%d", (int)getpid(), (int)getuid());
+	unlink(file);
+	return 0;
+}
+
+/* How many threads the process has; 1 where there is no /proc to tell. */
+static long threads(void) {
+	struct stat st; /* of a folder with one folder for each */
+	return stat("/proc/self/task", &st) ? 1 : (long)st.st_nlink - 2;
+}
+
 const char *inferd_confine(int what, int ruleset) {
 	if (!(what & inferd_confined)) return NULL;
+	dl_iterate_phdr(begin_openmp, NULL);
+	if (threads() > 1) {
+		errno = EBUSY;
+		return "confine a process that has several threads";
+	}
 	struct filter f = {.n = 0};
 	make(&f, what);
 	if (f.n > LEN(f.code)) {
@@ -277,8 +310,11 @@ void inferd_confine_or_end(int what, int ruleset) {
 	_exit(inferd_unconfined);
 }
 
-/* A worker that was started afresh. A forked one has no such variable. */
+/* A worker that was started afresh. A forked one has no such variable. The library is opened here, as the zygote opens it, for what it
+ * brings may lie anywhere; when it cannot be, the one who asks for it later is told why. */
 __attribute__((constructor)) static void fresh(void) {
-	const char *what = getenv("INFERD_CONFINE");
-	if (what && getenv("INFERD_WORKER")) inferd_confine_or_end(atoi(what), 4);
+	const char *what = getenv("INFERD_CONFINE"), *library = getenv("INFERD_WORKER");
+	if (!what || !library) return;
+	if (*library) inferd_tf_open(library);
+	inferd_confine_or_end(atoi(what), 4);
 }

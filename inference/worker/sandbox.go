@@ -28,20 +28,32 @@ const (
 	exitUnconfined = 71
 )
 
-// Sandbox confines workers: their files by Landlock, their system calls by seccomp. It is immutable but for what the kernel is.
+// Sandbox confines workers: their files by Landlock, their system calls by seccomp. It is immutable.
 type Sandbox struct {
-	// Secret are files and folders that no version's folder may be, hold or lie in: the rule for it would open them to the model.
-	Secret []string
-	// Models are folders that hold versions, so that no version's folder may be or hold one. A version may lie in one of them although
-	// it lies in a Secret too.
-	Models []string
-
+	places Places
 	kernel Confinement
 }
 
+// Places are where a version's folder may not be, for the rule that opens it to the model would open what is there. They are asked for each
+// process. Nil: nowhere.
+type Places struct {
+	// Secret are files and folders that no version's folder may be, hold or lie in.
+	Secret func() []string
+	// Models are folders that hold versions, so that no version's folder may be or hold one. A version may lie in one of them although
+	// it lies in a Secret too.
+	Models func() []string
+}
+
 // NewSandbox looks at what this kernel has.
-func NewSandbox(secret, models []string) *Sandbox {
-	return &Sandbox{Secret: secret, Models: models, kernel: ProbeConfinement()}
+func NewSandbox(p Places) *Sandbox {
+	none := func() []string { return nil }
+	if p.Secret == nil {
+		p.Secret = none
+	}
+	if p.Models == nil {
+		p.Models = none
+	}
+	return &Sandbox{places: p, kernel: ProbeConfinement()}
 }
 
 // Confinement is what a kernel has to confine a process with.
@@ -131,15 +143,23 @@ func (s *Sandbox) admits(dir string) error {
 		return inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "%s is not opened to the model: it %s; copy the version into a folder of its own",
 			dir, fmt.Sprintf(format, args...))
 	}
+	if entries, err := os.ReadDir(real); err == nil {
+		for _, e := range entries {
+			other := filepath.Join(real, e.Name(), "saved_model.pb")
+			if _, err := strconv.ParseUint(e.Name(), 10, 63); err == nil && exists(other) {
+				return refuse("holds another version, %s", filepath.Join(real, e.Name()))
+			}
+		}
+	}
 	within := false
-	for _, m := range s.Models {
+	for _, m := range s.places.Models() {
 		m = resolved(m)
 		if below(m, real) {
 			return refuse("is or holds %s, where other versions lie", m)
 		}
 		within = within || below(real, m)
 	}
-	for _, secret := range s.Secret {
+	for _, secret := range s.places.Secret() {
 		secret = resolved(secret)
 		if below(secret, real) {
 			return refuse("is or holds %s, which is inferd's own", secret)
@@ -149,6 +169,11 @@ func (s *Sandbox) admits(dir string) error {
 		}
 	}
 	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // resolved is path without symbolic links, as far as it exists.

@@ -39,7 +39,7 @@ func newMachine(t *testing.T) machine {
 // confinedTo is a sandbox with less than this kernel has; it skips where the kernel has less than that.
 func confinedTo(t *testing.T, landlock int) *Sandbox {
 	t.Helper()
-	s := NewSandbox(nil, nil)
+	s := NewSandbox(Places{})
 	switch {
 	case !s.kernel.Seccomp:
 		t.Skip("this kernel has no seccomp filters")
@@ -243,9 +243,18 @@ func TestSandboxKeepsSecrets(t *testing.T) {
 	if err := os.Symlink(state, link); err != nil {
 		t.Fatal(err)
 	}
-	s := NewSandbox([]string{state}, []string{models, filepath.Join(state, "versions")})
+	modeltest.WriteVersion(t, filepath.Join(models, "other"), 1, modeltest.HalfPlusTwo())
+	around := filepath.Join(models, "m", "3") // the base path of another model
+	if err := os.Symlink(filepath.Join(models, "other"), around); err != nil {
+		t.Fatal(err)
+	}
+	s := NewSandbox(Places{
+		Secret: func() []string { return []string{state} },
+		Models: func() []string { return []string{models, filepath.Join(state, "versions")} },
+	})
 	for path, admitted := range map[string]bool{
 		filepath.Join(models, "m", "1"): true, filepath.Join(state, "versions", "m"): true, filepath.Join(dir, "elsewhere"): true,
+		filepath.Join(models, "other", "1"): true, around: false,
 		link: false, state: false, models: false, dir: false, "/": false,
 	} {
 		if err := s.admits(path); (err == nil) != admitted {
