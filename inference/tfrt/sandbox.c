@@ -29,6 +29,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -111,6 +112,26 @@ static void own(struct filter *f, long nr, uint32_t kind) {
 	verdict(f, SECCOMP_RET_ALLOW);
 }
 
+/* What CUDA needs beside its devices, or cuInit fails with 304: a socket of this machine by which another process of the same user could ask for
+ * its memory, under a name that is no file; it may not be connected to anything, nor send to anybody. And to remove a file of that name, which
+ * is told that it is not there. */
+static void cuda(struct filter *f) {
+	put(f, BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 7);
+	load_arg(f, 0);
+	put(f, BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 0, 4);
+	load_arg(f, 1);
+	put(f, BPF_ALU | BPF_AND | BPF_K, 15, 0, 0);
+	put(f, BPF_JMP | BPF_JEQ | BPF_K, SOCK_DGRAM, 1, 0);
+	verdict(f, SECCOMP_RET_ALLOW);
+	verdict(f, refuse(EPERM));
+	always(f, SYS_bind, SECCOMP_RET_ALLOW);
+	always(f, SYS_listen, SECCOMP_RET_ALLOW);
+	always(f, SYS_unlinkat, refuse(ENOENT));
+#ifdef SYS_unlink
+	always(f, SYS_unlink, refuse(ENOENT));
+#endif
+}
+
 #define LEN(a) ((int)(sizeof(a) / sizeof *(a)))
 #define ANY 0xffffffffu
 
@@ -178,6 +199,7 @@ static void make(struct filter *f, int what) {
 	for (int i = 0; i < LEN(wanted); i++) always(f, wanted[i], SECCOMP_RET_ALLOW);
 	put(f, BPF_JMP | BPF_JGT | BPF_K, nr_last, 0, 1);
 	verdict(f, refuse(ENOSYS)); /* and those of x32, which have a high bit */
+	if (what & inferd_devices) cuda(f);
 	for (int i = 0; i < LEN(forbidden); i++) always(f, forbidden[i], refuse(EPERM));
 	for (int i = 0; i < LEN(changes); i++) always(f, changes[i], refuse(EACCES));
 
@@ -225,21 +247,31 @@ static void make(struct filter *f, int what) {
 }
 
 /* Numbers of uapi/linux/landlock.h, which older headers do not have. */
-enum { rule_path_beneath = 1, read_file = 1 << 2, read_dir = 1 << 3 };
+enum { rule_path_beneath = 1, write_file = 1 << 1, read_file = 1 << 2, read_dir = 1 << 3, truncate_file = 1 << 14 };
 struct path_beneath {
 	uint64_t allowed;
 	int32_t parent;
 } __attribute__((packed));
 
-/* The process may read what /proc says about itself. Nobody could have made this rule before there was the process. */
-static int allow_self(int ruleset) {
-	struct path_beneath rule = {read_file | read_dir, open("/proc/self", O_PATH | O_CLOEXEC)};
+static int allow(int ruleset, const char *path, uint64_t what) {
+	struct path_beneath rule = {what, open(path, O_PATH | O_CLOEXEC)};
 	if (rule.parent < 0) return 0; /* no /proc, nothing to read */
 	long failed = syscall(nr_landlock_add_rule, ruleset, rule_path_beneath, &rule, 0);
+	if (failed && errno == EINVAL && what & truncate_file) { /* the kernel does not tell it from writing */
+		rule.allowed = what & ~(uint64_t)truncate_file;
+		failed = syscall(nr_landlock_add_rule, ruleset, rule_path_beneath, &rule, 0);
+	}
 	int error = errno;
 	close(rule.parent);
 	errno = error;
 	return failed ? -1 : 0;
+}
+
+/* The process may read what /proc says about itself; CUDA writes the names of its threads there, and gives up where it may not. Nobody could
+ * have made these rules before there was the process. */
+static int allow_self(int ruleset, int what) {
+	if (allow(ruleset, "/proc/self", read_file | read_dir)) return -1;
+	return what & inferd_devices ? allow(ruleset, "/proc/self/task", read_file | read_dir | write_file | truncate_file) : 0;
 }
 
 /* When memory runs out, a worker goes before the core. It could not say so later. */
@@ -292,7 +324,7 @@ const char *inferd_confine(int what, int ruleset) {
 	struct rlimit none = {0, 0};
 	if (!(what & inferd_devices) && setrlimit(RLIMIT_FSIZE, &none)) return "set RLIMIT_FSIZE";
 	if (what & inferd_files) {
-		if (allow_self(ruleset)) return "allow /proc/self";
+		if (allow_self(ruleset, what)) return "allow /proc/self";
 		if (syscall(nr_landlock_restrict_self, ruleset, 0)) return "restrict the process with Landlock";
 		close(ruleset);
 	}

@@ -160,7 +160,7 @@ func (s *Sandbox) rules(library string, dirs []string, devices bool) (fd int, er
 	}
 	var drives []string
 	if devices {
-		reads = append(reads, matching(deviceReads)...)
+		reads = append(append(reads, matching(deviceReads)...), linkerDirs(linkerConfig, 0)...)
 		drives = matching(deviceDrives)
 	}
 	for _, path := range append(reads, dirs...) {
@@ -181,9 +181,36 @@ func (s *Sandbox) rules(library string, dirs []string, devices bool) (fd int, er
 	return r.fd, nil
 }
 
+const linkerConfig = "/etc/ld.so.conf"
+
+// linkerDirs are the folders in which the dynamic linker looks beside its own, by its configuration: a GPU's driver lies in one of them.
+func linkerDirs(config string, depth int) (dirs []string) {
+	text, err := os.ReadFile(config)
+	if err != nil || depth > 3 || len(text) > 1<<20 {
+		return nil // there is none, or it is no such file
+	}
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimSpace(line)
+		if patterns, ok := strings.CutPrefix(line, "include"); ok {
+			for pattern := range strings.FieldsSeq(patterns) {
+				if !filepath.IsAbs(pattern) {
+					pattern = filepath.Join(filepath.Dir(config), pattern)
+				}
+				for _, file := range matching([]string{pattern}) {
+					dirs = append(dirs, linkerDirs(file, depth+1)...)
+				}
+			}
+		} else if filepath.IsAbs(line) && filepath.Clean(line) != "/" {
+			dirs = append(dirs, line)
+		}
+	}
+	return dirs
+}
+
 func matching(patterns []string) (paths []string) {
 	for _, p := range patterns {
-		found, _ := filepath.Glob(p) // they are well-formed
+		found, _ := filepath.Glob(p) // a pattern that is none matches nothing
 		paths = append(paths, found...)
 	}
 	return paths

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,8 @@ var tries = map[string]struct {
 	"socket inet":       {func() error { return socket(unix.AF_INET, unix.SOCK_STREAM) }, unix.EPERM},
 	"socket inet6 udp":  {func() error { return socket(unix.AF_INET6, unix.SOCK_DGRAM) }, unix.EPERM},
 	"socket netlink":    {func() error { return socket(unix.AF_NETLINK, unix.SOCK_RAW) }, unix.EPERM},
+	"a datagram socket": {func() error { return socket(unix.AF_UNIX, unix.SOCK_DGRAM) }, unix.EPERM},
+	"name a thread":     {named, unix.EACCES},
 	"socketpair":        {func() error { return pair() }, unix.EPERM},
 	"connect":           {func() error { return unix.Connect(0, &unix.SockaddrUnix{Name: "/x"}) }, unix.EPERM},
 	"kill the core":     {func() error { return unix.Kill(os.Getppid(), 0) }, unix.EPERM},
@@ -118,6 +121,10 @@ func closing(fd int, err error) error {
 		err = unix.Close(fd)
 	}
 	return err
+}
+
+func named() error {
+	return os.WriteFile(fmt.Sprintf("/proc/self/task/%d/comm", os.Getpid()), []byte("a name"), 0)
 }
 
 func program() error {
@@ -258,6 +265,49 @@ func TestSandboxSystemCalls(t *testing.T) {
 				check(name, try.want, s != nil && s.kernel.Landlock > 0)
 			}
 		})
+	}
+}
+
+// TestSandboxWithDevices: what a process that uses a GPU may do beside, and may not. (That CUDA works in it was tried on an H200.)
+func TestSandboxWithDevices(t *testing.T) {
+	for _, zygote := range []bool{true, false} {
+		h := startHostWith(t, HostOptions{UseZygote: zygote, Sandbox: whole(t)})
+		l := fakeLoad("tries")
+		l.Device = "0"
+		m := open(t, h, l, Options{})
+		for name, want := range map[string]string{
+			"socket unix": "<nil>", "open both ways": "<nil>", "name a thread": "<nil>", "unlink": "ENOENT",
+			"socketpair": "EPERM", "socket inet": "EPERM", "a datagram socket": "EPERM", "connect": "EPERM", "a program": "EPERM", "kill the core": "EPERM",
+			"read a password file": "EACCES", "list the root": "EACCES", "mkdir": "EACCES", "read the core's memory": "EACCES",
+		} {
+			res, err := m.Run(t.Context(), runOf("try", stringTensor(name)))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if got := string(res.Outputs[0].Strings[0]); got != want {
+				t.Errorf("zygote %v: %s: %s, want %s", zygote, name, got, want)
+			}
+			res.Release()
+		}
+	}
+}
+
+func TestLinkerDirs(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"ld.so.conf": "include conf.d/*.conf\n/one # why\nrelative\n/\n", "conf.d/a.conf": "/two\n\n#/no\ninclude ../ld.so.conf\n", "conf.d/b.txt": "/no\n",
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, "conf.d"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := linkerDirs(filepath.Join(dir, "ld.so.conf"), 0) // which includes itself, and ends all the same
+	slices.Sort(got)
+	if got := slices.Compact(got); !slices.Equal(got, []string{"/one", "/two"}) {
+		t.Errorf("%q", got)
 	}
 }
 
