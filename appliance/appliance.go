@@ -136,7 +136,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	}
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
-		gpus: newGPUs(cfg.Runtime, opts.Log, a.health)}
+		gpus: newGPUs(cfg.Runtime, opts.Log, a.health), confinement: newConfinement(cfg), settings: a.current.Load}
+	a.load.confinement.tell(a.health)
 	found, err := findRuntime(cfg)
 	if err != nil {
 		a.load.missing = err
@@ -154,7 +155,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	}
 	a.journal = new(stateJournal)
 	a.updater, err = updater.New(a.catalog, updater.Options{
-		Journal: a.journal, Build: opts.Version + " " + a.load.library,
+		Journal: a.journal, Build: opts.Version + " " + a.load.library + " " + a.load.confinement.verdicts(),
 		KeepDir: KeepDir(cfg), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
 		ModelsDir: cfg.ModelsDir, Models: settingsOf(cfg).Models,
 		Discovered: func(m *updater.Model) {
@@ -173,7 +174,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		return nil, err
 	}
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a})
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, a.load.confinement.metric())
 	return a, nil
 }
 

@@ -38,6 +38,7 @@ func Doctor(ctx context.Context, cfg *config.Config, opts DoctorOptions) *CheckR
 	d.cpu()
 	d.gpu(ctx)
 	d.memory()
+	d.report.put(newConfinement(d.cfg).finding())
 	d.control(ctx)
 	d.port("listen.grpc", cfg.Listen.GRPC, func(s *control.Status) string { return s.GRPC })
 	d.port("listen.http", cfg.Listen.HTTP, func(s *control.Status) string { return s.HTTP })

@@ -113,6 +113,9 @@ type loader struct {
 	now    atomic.Pointer[engine] // in use; nil: library and host are
 	chosen chan struct{}          // closed when now is known; nil: it is from the start
 
+	confinement confinement
+	settings    func() *config.Config // as they are by now
+
 	accounts sync.Map // inference.Runner to *account: of what is loaded
 }
 
@@ -130,6 +133,10 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 	if l.library == "" {
 		return nil, &inference.Error{Code: inference.FailedPrecondition, Reason: inference.ReasonRuntime, Model: c.Model.Name, Version: c.Number,
 			Msg: "no TensorFlow runtime: " + l.missing.Error(), Err: inference.ErrNoRuntime}
+	}
+	if err := l.confinement.refusal(); err != nil {
+		err.Model, err.Version = c.Model.Name, c.Number
+		return nil, err
 	}
 	m := settings(c)
 	account, err := l.memory.reserve(ctx, c)
@@ -189,7 +196,9 @@ func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worke
 		}
 		return &inProcess{m, s, l, account}, nil
 	}
-	opts.Group = s.group()
+	if opts.Group = s.group(); opts.Group != "" {
+		opts.Folders = modelFolders(l.settings())
+	}
 	if account != nil {
 		opts.Room = account.room
 	}

@@ -171,7 +171,7 @@ func (a *Appliance) Status() control.Status {
 	s := control.Status{
 		Version: a.opts.Version, PID: os.Getpid(), Since: a.since, Live: report.Live, Ready: report.Ready && !a.isDraining(),
 		GRPC: str(a.doors.grpc), HTTP: str(a.doors.http), LastRun: a.lastRun,
-		Runtime:    control.Runtime{Library: a.load.now.Load().library, Isolation: string(a.load.gpus.known())},
+		Runtime:    control.Runtime{Library: a.load.now.Load().library, Isolation: string(a.load.gpus.known()), Sandbox: a.load.confinement.String()},
 		Conditions: []control.Condition{}, Models: []control.Model{},
 	}
 	if a.load.missing != nil {

@@ -30,10 +30,11 @@ func NewTrial(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Trial
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
+	confine, now := newConfinement(cfg), func() *config.Config { return cfg }
 	t := &Trial{stop: stop, done: make(chan struct{}), load: &loader{
 		alone: true, cfg: cfg, library: found.library, metrics: newMetrics(""), log: log, live: newWorkers(), changed: func() {},
-		gpus: newGPUs(cfg.Runtime, log, nil),
-		host: worker.NewHost(worker.HostOptions{Library: found.library, UseZygote: cfg.Runtime.Zygote, Env: gpuEnv, Log: log}),
+		gpus: newGPUs(cfg.Runtime, log, nil), confinement: confine, settings: now,
+		host: worker.NewHost(worker.HostOptions{Library: found.library, UseZygote: cfg.Runtime.Zygote, Env: gpuEnv, Sandbox: confine.sandbox(now), Log: log}),
 	}}
 	go func() {
 		defer close(t.done)

@@ -54,6 +54,8 @@ var (
 	ErrStarved = errors.New("no processor at low priority")
 	// ErrNoRuntime: there is no TensorFlow to load a version with, which is no fault of the version.
 	ErrNoRuntime = errors.New("no TensorFlow runtime")
+	// ErrUnconfined: models are to be confined and this kernel cannot, which is no fault of the version.
+	ErrUnconfined = errors.New("models cannot be confined")
 	// ErrClosed: the object was closed.
 	ErrClosed = errors.New("closed")
 )

@@ -296,6 +296,8 @@ func (l *loop) loaded(m *model, v *version, cand Candidate, digest string, out o
 		l.log.Warn("version did not load: it is tried again", "model", m.Name, "version", v.number, "err", out.err, "wait", wait.String(), "instead", m.servingText())
 	case errors.Is(out.err, inference.ErrNoRuntime):
 		l.refuseFor(m, v, inference.FailedPrecondition, "it cannot be loaded: "+message(out.err), "nothing is wrong with the version: give inferd a runtime and start it again")
+	case errors.Is(out.err, inference.ErrUnconfined):
+		l.refuseFor(m, v, inference.FailedPrecondition, "it is not loaded: "+message(out.err), "nothing is wrong with the version: use a kernel with Landlock, or write runtime.require_sandbox: false, and start inferd again")
 	case out.err != nil:
 		l.refuse(m, v, inference.AsError(out.err).Code, "it could not be loaded and run: "+message(out.err))
 	default:

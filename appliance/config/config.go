@@ -163,6 +163,8 @@ type Runtime struct {
 	Library           string    `yaml:"library" doc:"libtensorflow_cc.so.2 or the directory that holds it. Empty: INFERD_RUNTIME, else the runtime that \"inferd runtime use\" chose, or the highest version, of those that lie side by side in state_dir/runtimes and /usr/lib/inferd/runtime, else /var/lib/inferd/runtime, beside the binary, the system loader, in this order."`
 	Isolation         Isolation `yaml:"isolation" doc:"What a worker process holds: version (one loaded version), device (everything on one device), none (no workers, for debugging), auto (device on a GPU, else version)."`
 	Zygote            bool      `yaml:"zygote" doc:"Fork workers from a process that has opened TensorFlow already. Off: every worker starts afresh."`
+	Sandbox           Sandbox   `yaml:"sandbox" doc:"What a model may do beside computing: auto (read its own version folder, the runtime and what describes the machine; no other files, no network, no programs, no other processes; as far as the kernel can), off (whatever inferd may, for debugging). docs/sandbox.md has the whole."`
+	RequireSandbox    bool      `yaml:"require_sandbox" doc:"Load no model where the kernel cannot confine it (Landlock, Linux 5.13 or newer, and seccomp). Off: inferd says so and loads it."`
 	WorkerMemoryLimit Bytes     `yaml:"worker_memory_limit" doc:"A worker that uses more memory is ended and replaced. 0: no limit of its own."`
 	GPU               GPU       `yaml:"gpu" doc:"Graphics processors."`
 }

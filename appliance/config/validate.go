@@ -273,6 +273,7 @@ func (c *checker) batching(at string, b *Batching) {
 func (c *checker) runtime(r *Runtime) {
 	c.dir("runtime.library", r.Library)
 	c.oneOf("runtime.isolation", string(r.Isolation), string(IsolationVersion), string(IsolationDevice), string(IsolationNone), string(IsolationAuto))
+	c.sandbox(r)
 	if r.WorkerMemoryLimit != 0 && r.WorkerMemoryLimit < 16<<20 {
 		c.addf("runtime.worker_memory_limit", "%v is less than any worker needs; write at least 16MiB, or 0 for no limit", r.WorkerMemoryLimit)
 	}

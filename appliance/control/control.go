@@ -35,6 +35,7 @@ type Status struct {
 type Runtime struct {
 	Library   string `json:"library,omitempty"`
 	Isolation string `json:"isolation"`
+	Sandbox   string `json:"sandbox,omitempty"` // what models are confined with
 	Error     string `json:"error,omitempty"`
 }
 

@@ -60,6 +60,7 @@ const (
 	CodeGPU           = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU
 	CodeRuntimeChoice = "runtime"         // another runtime is used than was chosen, or one was tried and is not used
 	CodeDrained       = "drained"         // an operator has taken it out of a load balancer's choice
+	CodeSandbox       = "sandbox"         // models are not confined, or not wholly
 )
 
 // Condition is one thing that is so at the moment. Code and Model identify it.

@@ -18,6 +18,7 @@
 //	get URL                    prints the status and the body of a page
 //	page URL                   waits until the page is there and answers 200
 //	examples PAGE FILE         writes the shell examples of docs/PAGE into FILE, with inferd asked at $CTL
+//	exec oldkernel COMMAND...  runs COMMAND where the kernel has no Landlock
 //	long VAR DIR N             sets $VAR to a path in DIR of N bytes
 package main
 
@@ -47,6 +48,7 @@ import (
 	"github.com/inferd/inferd/appliance"
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/inference/worker"
 )
 
 // patience is how long a script waits for what must come; it is not how long it should take.
@@ -58,7 +60,7 @@ func TestMain(m *testing.M) {
 	}
 	beBackup()
 	run := func() { os.Exit(cli(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
-	testscript.Main(m, map[string]func(){"inferd": run, servingName: run})
+	testscript.Main(m, map[string]func(){"inferd": run, servingName: run, "oldkernel": oldKernel})
 }
 
 // tensorflow is the directory with the runtime, "" when there is none.
@@ -95,6 +97,8 @@ func TestScripts(t *testing.T) {
 			switch cond {
 			case "tensorflow":
 				return lib != "", nil
+			case "landlock": // and seccomp: models can be confined
+				return worker.ProbeConfinement().Full(), nil
 			case "root":
 				return os.Getuid() == 0, nil
 			case "pythonclient": // of the end-to-end tests

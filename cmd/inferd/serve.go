@@ -169,6 +169,7 @@ func run(ctx context.Context, cfg *config.Config, e *env, opts appliance.Options
 			}
 		}
 	}
+	appliance.Hide()
 	a, err := appliance.New(cfg, opts)
 	if err != nil {
 		return err

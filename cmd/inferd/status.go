@@ -80,6 +80,9 @@ func statusTable(w io.Writer, s *control.Status) {
 	} else {
 		fmt.Fprintf(w, "runtime: %s, isolation %s\n", s.Runtime.Library, s.Runtime.Isolation)
 	}
+	if s.Runtime.Sandbox != "" {
+		fmt.Fprintf(w, "sandbox: %s\n", s.Runtime.Sandbox)
+	}
 	for _, c := range s.Conditions {
 		if c.Message == s.Runtime.Error || saidBy(c, s.Conditions) {
 			continue

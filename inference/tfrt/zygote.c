@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "lib.h"
+#include "sandbox.h"
 
 #define ZYGOTE "INFERD_ZYGOTE"
 #define WORKER "INFERD_WORKER"
@@ -37,10 +38,10 @@ static int answer(int32_t pid, const char *text) {
 	return send(control, &a, sizeof a.pid + n, MSG_NOSIGNAL) >= 0;
 }
 
-/* Reads a request and its two descriptors. Returns 0 when the core has gone or says what cannot be understood. */
-static int receive(struct inferd_zygote_request *request, int fds[2]) {
+/* Reads a request and its descriptors; the ruleset is -1 where none comes. Returns 0 when the core has gone or says what cannot be understood. */
+static int receive(struct inferd_zygote_request *request, int fds[3]) {
 	union {
-		char space[CMSG_SPACE(2 * sizeof(int))];
+		char space[CMSG_SPACE(3 * sizeof(int))];
 		struct cmsghdr align;
 	} rights;
 	struct iovec part = {request, sizeof *request};
@@ -49,9 +50,11 @@ static int receive(struct inferd_zygote_request *request, int fds[2]) {
 	memset(request, 0, sizeof *request);
 	do n = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	struct cmsghdr *c = n < 4 ? NULL : CMSG_FIRSTHDR(&message);
-	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(2 * sizeof(int))) return 0;
-	memcpy(fds, CMSG_DATA(c), 2 * sizeof(int));
+	struct cmsghdr *c = n < 8 ? NULL : CMSG_FIRSTHDR(&message);
+	size_t sent = request->confine & inferd_files ? 3 : 2;
+	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sent * sizeof(int))) return 0;
+	fds[2] = -1;
+	memcpy(fds, CMSG_DATA(c), sent * sizeof(int));
 	return 1;
 }
 
@@ -68,7 +71,7 @@ static pid_t fork_beside(void) {
 }
 
 /* Makes the child what exec would have made it, and lets it go on into the Go runtime. */
-static void become_worker(char *environment, const struct inferd_zygote_request *request, const int fds[2]) {
+static void become_worker(char *environment, const struct inferd_zygote_request *request, const int fds[3]) {
 	char name[sizeof request->name + 1] = "";
 	memcpy(name, request->name, sizeof request->name);
 	if (*name) prctl(PR_SET_NAME, name, 0, 0, 0);
@@ -78,6 +81,7 @@ static void become_worker(char *environment, const struct inferd_zygote_request 
 	if (dup2(fds[0], control) < 0 || dup2(fds[1], 1) < 0 || dup2(fds[1], 2) < 0) _exit(4);
 	close(fds[0]);
 	close(fds[1]);
+	inferd_confine_or_end(request->confine, fds[2]);
 	memcpy(environment, WORKER, sizeof WORKER - 1);
 }
 
@@ -97,7 +101,7 @@ __attribute__((constructor)) static void zygote(void) {
 	if (!answer(why ? -1 : 0, why ? why : "") || why) _exit(why ? 3 : 0);
 
 	struct inferd_zygote_request request;
-	int fds[2];
+	int fds[3];
 	while (receive(&request, fds)) {
 		pid_t child = fork_beside();
 		if (child == 0) {
@@ -107,6 +111,7 @@ __attribute__((constructor)) static void zygote(void) {
 		int error = errno;
 		close(fds[0]);
 		close(fds[1]);
+		if (fds[2] >= 0) close(fds[2]);
 		if (!answer(child > 0 ? child : -1, child > 0 ? "" : strerror(error))) break;
 	}
 	_exit(0);

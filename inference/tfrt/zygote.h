@@ -4,9 +4,11 @@
 
 #include <stdint.h>
 
-/* The core asks for a worker. With it come two descriptors: the worker's control socket and where its output goes. */
+/* The core asks for a worker. With it come two descriptors: the worker's control socket and where its output goes; and a third where
+ * confine says so, a Landlock ruleset. */
 struct inferd_zygote_request {
-	int32_t core;  /* the core's pid */
+	int32_t core;    /* the core's pid */
+	int32_t confine; /* what of sandbox.h */
 	char name[15]; /* the worker's, for ps; shorter names make a shorter packet */
 };
 

@@ -35,6 +35,8 @@ type HostOptions struct {
 	// Cgroup is a folder that EnterCgroup has made ready: each worker gets a cgroup of its own below it, with a little more than its memory
 	// limit. Empty: they stay in the core's, and their memory is watched only.
 	Cgroup string
+	// Sandbox confines the workers; nil lets them do what this process may.
+	Sandbox *Sandbox
 	// Log may be nil.
 	Log *slog.Logger
 	// Stderr gets each line that a worker writes to its standard output or error; the model is empty for the zygote's. It is called from
@@ -111,10 +113,11 @@ func (h *Host) Run(ctx context.Context) error {
 
 // spawnRequest asks for one process. The reply channel has room for the one reply.
 type spawnRequest struct {
-	ctx   context.Context
-	name  string // for ps, at most 15 bytes of it
-	try   bool   // no process: only whether the library can be opened
-	reply chan spawnReply
+	ctx     context.Context
+	name    string // for ps, at most 15 bytes of it
+	try     bool   // no process: only whether the library can be opened
+	confine confinement
+	reply   chan spawnReply
 }
 
 type spawnReply struct {
@@ -138,8 +141,13 @@ func (s *spawned) discard() {
 }
 
 // spawn makes a worker process.
-func (h *Host) spawn(ctx context.Context, name string) (*spawned, error) {
-	r := &spawnRequest{ctx: ctx, name: name, reply: make(chan spawnReply, 1)}
+func (h *Host) spawn(ctx context.Context, opts *processOptions) (*spawned, error) {
+	confine, err := h.opts.Sandbox.confine(h.opts.Library, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer confine.close()
+	r := &spawnRequest{ctx: ctx, name: opts.name, confine: confine, reply: make(chan spawnReply, 1)}
 	select {
 	case h.spawns <- r:
 	case <-ctx.Done():
@@ -276,7 +284,7 @@ func (p plumbing) own(process *os.Process, forked bool) (*spawned, error) {
 func (h *Host) environ(add ...string) []string {
 	var env []string
 	for _, e := range append(os.Environ(), h.opts.Env...) {
-		if !strings.HasPrefix(e, EnvWorker+"=") && !strings.HasPrefix(e, EnvZygote+"=") {
+		if !strings.HasPrefix(e, EnvWorker+"=") && !strings.HasPrefix(e, EnvZygote+"=") && !strings.HasPrefix(e, EnvConfine+"=") {
 			env = append(env, e)
 		}
 	}
@@ -292,9 +300,20 @@ func (h *Host) startFresh(r *spawnRequest) (*spawned, error) {
 	}
 	control, output := os.NewFile(uintptr(p.workerControl), "control"), os.NewFile(uintptr(p.workerErrs), "output")
 	cmd := &exec.Cmd{
-		Path: h.opts.Executable, Args: []string{"inferd-worker", r.name}, Env: h.environ(EnvWorker + "=" + h.opts.Library),
+		Path: h.opts.Executable, Args: []string{"inferd-worker", r.name}, Env: h.environ(append(r.confine.env(), EnvWorker+"="+h.opts.Library)...),
 		Stdout: output, Stderr: output, ExtraFiles: []*os.File{control},
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	}
+	if r.confine.rules >= 0 {
+		rules, err := unix.FcntlInt(uintptr(r.confine.rules), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			_, _ = control.Close(), output.Close()
+			p.closeCoreEnds()
+			return nil, fmt.Errorf("start a worker: %w", err)
+		}
+		f := os.NewFile(uintptr(rules), "rules")
+		defer func() { _ = f.Close() }()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f) // descriptor 4
 	}
 	err = cmd.Start()
 	_, _ = control.Close(), output.Close()

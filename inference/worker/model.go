@@ -31,6 +31,9 @@ type Options struct {
 	MaxRunBytes int64 // of the inputs or the outputs of one run; 2 GiB
 	// Group names a process that several models share, as on a GPU. Empty gives the model a process of its own.
 	Group string
+	// Folders are what the process of a Group may read, when it is confined, for those that join its first member: folders that hold
+	// versions. A version that lies elsewhere gets a process of its own.
+	Folders []string
 	// Again, if not nil, is asked for the folder to load before a new process loads the version; an error counts as a failed
 	// start, and DATA_LOSS gives the worker up at once.
 	Again func(ctx context.Context) (dir string, err error)
@@ -111,6 +114,10 @@ func (h *Host) Open(ctx context.Context, l Load, opts Options) (*Model, error) {
 		l.Callers = runtime.GOMAXPROCS(0)
 	}
 	m := &Model{load: l, opts: opts}
+	m.opts.Folders = nil
+	for _, dir := range opts.Folders {
+		m.opts.Folders = append(m.opts.Folders, resolved(dir))
+	}
 	m.target.signatures = make(map[string]targetSignature, len(l.Signatures))
 	for i, key := range slices.Sorted(maps.Keys(l.Signatures)) {
 		size := new(atomic.Int64)
@@ -136,8 +143,16 @@ func (h *Host) Open(ctx context.Context, l Load, opts Options) (*Model, error) {
 
 // join finds or makes the unit for m and takes a reference to it.
 func (h *Host) join(ctx context.Context, m *Model) (*unit, error) {
+	place := m.load.Dir
+	if h.opts.Sandbox != nil {
+		place = resolved(place)
+	}
 	h.mu.Lock()
 	u := h.units[m.opts.Group]
+	if u != nil && m.opts.Group != "" && h.opts.Sandbox != nil && !slices.ContainsFunc(u.opts.Folders, func(dir string) bool { return below(place, dir) }) {
+		h.log.Info("version has a process of its own: the shared one was confined before its folder was known", "model", m.load.Model, "version", m.load.Version)
+		m.opts.Group = ""
+	}
 	if u == nil || m.opts.Group == "" {
 		u = newUnit(h, m)
 		if m.opts.Group != "" {

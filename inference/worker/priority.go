@@ -37,7 +37,7 @@ func low(f, begun func()) {
 // Where that is refused (by a filter of system calls) the lowest nice value is the next best; where that is refused too, nothing is lost.
 func lower() {
 	if unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0) != nil {
-		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19) // of this thread
 	}
 	// The class for reading would be idle too, and a disk that others keep busy would never be read.
 	const whoProcess, bestEffort, lowest = 1, 2, 7

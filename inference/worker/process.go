@@ -39,8 +39,11 @@ type processOptions struct {
 	runTimeout  time.Duration
 	memoryLimit *atomic.Int64 // 0: none
 	maxRunBytes int64
-	name        string // for ps
-	subject     string // for messages: "model resnet version 7"
+	name        string   // for ps
+	subject     string   // for messages: "model resnet version 7"
+	dirs        []string // version folders that are loaded in it, for the sandbox
+	shared      []string // folders of versions that may be, likewise
+	devices     bool     // it uses GPUs, likewise
 	lines       func(line string)
 }
 
@@ -65,6 +68,8 @@ type process struct {
 	wg         sync.WaitGroup
 
 	promotion promotion
+
+	confined bool // a model's errors say so
 
 	spinner spinner
 	typical atomic.Int64 // nanoseconds that a run takes lately, from submission to completion
@@ -119,7 +124,7 @@ type slot struct {
 
 // startProcess spawns a worker and sends it the first frame. The caller ends it with kill and waits for done.
 func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process, error) {
-	s, err := h.spawn(ctx, opts.name)
+	s, err := h.spawn(ctx, &opts)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +136,8 @@ func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process,
 	p := &process{
 		host: h, opts: opts, pid: s.process.Pid, spawned: s, ctl: s.control,
 		free: make(chan *slot, slots), down: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{}),
-		rouse: make(chan struct{}, 1), loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
+		confined: h.opts.Sandbox != nil && h.opts.Sandbox.kernel.Seccomp,
+		rouse:    make(chan struct{}, 1), loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
 	}
 	p.dozing.Store(true)
 	p.group = h.enclose(p.pid, opts.memoryLimit.Load()) // before it has taken any memory worth the name
@@ -305,6 +311,9 @@ func (p *process) describe(state *os.ProcessState) *Death {
 		} else {
 			d.Exit = state.ExitCode()
 			natural = fmt.Sprintf("exited with status %d", d.Exit)
+			if d.Exit == exitUnconfined {
+				natural = "could not be confined, and so did not start (the log has what it wrote)"
+			}
 		}
 	}
 	if d.Reason == "" {
@@ -349,7 +358,7 @@ func (p *process) load(ctx context.Context, id uint32, l *Load) error {
 	p.loads[id] = answer
 	p.mu.Unlock()
 	load := *l
-	load.Gently = p.opts.gently
+	load.Gently, load.Confined = p.opts.gently, p.confined
 	fd, size, err := loadMemory(&load)
 	if err != nil {
 		return err

@@ -43,8 +43,9 @@ type Load struct {
 	MemoryFraction float64 // of the device's memory; 0 lets the backend decide
 	AllowGrowth    bool    // take device memory as it is needed
 
-	Library string // the TensorFlow library's path; set by the Host
-	Gently  bool   // the loading thread has low priority, as the threads have that C code makes on it; set by the Host
+	Library  string // the TensorFlow library's path; set by the Host
+	Confined bool   // by a Sandbox; set by the Host
+	Gently   bool   // the loading thread has low priority, as the threads have that C code makes on it; set by the Host
 }
 
 // frame is a control message, one JSON object per packet.

@@ -57,12 +57,16 @@ func realLibrary(tb testing.TB) string {
 // openMade has h load a model of modeltest.
 func openMade(t *testing.T, h *testHost, made *modeltest.Model, o Options) *Model {
 	t.Helper()
-	dir := modeltest.Write(t, made)
+	return openDir(t, h, modeltest.Write(t, made), o)
+}
+
+func openDir(t *testing.T, h *testHost, dir string, o Options) *Model {
+	t.Helper()
 	info, err := savedmodel.Read(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, h, Load{Model: made.Name, Version: 1, Dir: dir, Tags: info.Tags, Signatures: info.Signatures, Callers: 2}, o)
+	return open(t, h, Load{Model: filepath.Base(filepath.Dir(dir)), Version: 1, Dir: dir, Tags: info.Tags, Signatures: info.Signatures, Callers: 2}, o)
 }
 
 func (m *Model) call(ctx context.Context, key string, inputs ...*tensor.Tensor) ([]*tensor.Tensor, error) {

@@ -73,7 +73,8 @@ func settle() {
 	// Writing gigabytes of core file would delay the news of a death by seconds. The kernel takes 1 to mean none at all, also for a
 	// core_pattern that is a pipe, to which 0 does not apply.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
-	// When memory runs out, a worker goes before the core.
+	signal.Ignore(syscall.SIGXFSZ) // a confined worker may write no file; an error says it better than a signal
+	// When memory runs out, a worker goes before the core. (A confined one could not say so any more, and has said so.)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 	unix.CloseOnExec(controlFD)
 }
@@ -106,7 +107,8 @@ type server struct {
 type loadedModel struct {
 	backend    Backend
 	signatures []*inference.Signature // sorted by key
-	calls      sync.RWMutex           // held for reading during a call, for writing while it is closed
+	confined   bool
+	calls      sync.RWMutex // held for reading during a call, for writing while it is closed
 }
 
 type lateArea struct {
@@ -222,11 +224,14 @@ func (s *server) load(id uint32, l *Load) {
 	reply := frame{Op: "loaded", Model: id}
 	backend, err := s.open(*l)
 	if err != nil {
+		if l.Confined {
+			err = explain(err)
+		}
 		e := inference.AsError(err)
 		reply.Code, reply.Text = max(e.Code, inference.Canceled), e.Msg // the code has a place of its own
 		reply.NoDevice = e.Reason == inference.ReasonDevice
 	} else {
-		m := &loadedModel{backend: backend}
+		m := &loadedModel{backend: backend, confined: l.Confined}
 		for _, key := range slices.Sorted(maps.Keys(l.Signatures)) {
 			m.signatures = append(m.signatures, l.Signatures[key])
 		}
@@ -352,7 +357,11 @@ func (s *server) invoke(in []byte, w *resultWriter) (Late, error) {
 	}
 	m.calls.RLock()
 	defer m.calls.RUnlock()
-	return m.backend.Call(m.signatures[run.signature], run.inputs, run.outputs, func(_ int, t *tensor.Tensor) error { return w.add(t) })
+	late, err := m.backend.Call(m.signatures[run.signature], run.inputs, run.outputs, func(_ int, t *tensor.Tensor) error { return w.add(t) })
+	if err != nil && m.confined {
+		err = explain(err)
+	}
+	return late, err
 }
 
 // grow asks the core for a larger output area for the run in slot.

@@ -60,6 +60,7 @@ func newUnit(h *Host, m *Model) *unit {
 		callers: m.load.Callers, runTimeout: m.opts.RunTimeout, memoryLimit: new(atomic.Int64), maxRunBytes: m.opts.MaxRunBytes,
 		name: model, subject: subject(&m.load, m.opts.Group),
 		lines: func(line string) { h.opts.Stderr(model, version, line) },
+		dirs:  []string{m.load.Dir}, shared: m.opts.Folders, devices: m.load.Device != "",
 	}
 	u.process.memoryLimit.Store(m.opts.MemoryLimit)
 	return u
@@ -259,20 +260,24 @@ func (u *unit) restart() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := u.host.startProcess(u.ctx, u.process)
+	u.mu.Lock()
+	members := slices.Clone(u.members)
+	u.mu.Unlock()
+	loads, unknown, opts := u.again(members)
+	p, err := u.host.startProcess(u.ctx, opts)
 	if err != nil {
 		release()
 		return nil, err
 	}
-	u.mu.Lock()
-	members := slices.Clone(u.members)
-	u.mu.Unlock()
 	var failure error
 	loaded := 0
-	for _, m := range members {
-		ctx, cancel := context.WithTimeout(u.ctx, m.opts.LoadTimeout)
-		err := m.loadAgain(ctx, p)
-		cancel()
+	for i, m := range members {
+		err := unknown[i]
+		if err == nil {
+			ctx, cancel := context.WithTimeout(u.ctx, m.opts.LoadTimeout)
+			err = p.load(ctx, m.target.model, &loads[i])
+			cancel()
+		}
 		u.mu.Lock()
 		if m.failed = nil; err != nil {
 			failure = fmt.Errorf("load model %s version %d again: %w", m.load.Model, m.load.Version, err)
@@ -315,17 +320,24 @@ func (u *unit) restart() (*process, error) {
 	return p, nil
 }
 
-// loadAgain loads m into a process that takes the place of one that has ended.
-func (m *Model) loadAgain(ctx context.Context, p *process) error {
-	load := m.load
-	if m.opts.Again != nil {
-		dir, err := m.opts.Again(ctx)
-		if err != nil {
-			return err
+// again asks what is to be loaded into a process that takes the place of one that has ended, or why nothing is; and makes that process's
+// options, for what it may read is settled when it starts.
+func (u *unit) again(members []*Model) (loads []Load, unknown []error, opts processOptions) {
+	opts = u.process
+	opts.dirs = nil
+	for _, m := range members {
+		load, err := m.load, error(nil)
+		if m.opts.Again != nil {
+			ctx, cancel := context.WithTimeout(u.ctx, m.opts.LoadTimeout)
+			load.Dir, err = m.opts.Again(ctx)
+			cancel()
 		}
-		load.Dir = dir
+		if err == nil {
+			opts.dirs = append(opts.dirs, load.Dir)
+		}
+		loads, unknown = append(loads, load), append(unknown, err)
 	}
-	return p.load(ctx, m.target.model, &load)
+	return loads, unknown, opts
 }
 
 // enter records a state that is not live, and tells the log and the members.

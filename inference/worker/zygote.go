@@ -157,7 +157,7 @@ func (h *Host) fork(ctx context.Context, z *zygote, r *spawnRequest) (*spawned, 
 	if err != nil {
 		return nil, err
 	}
-	pid, err := z.ask(ctx, r.name, p)
+	pid, err := z.ask(ctx, r, p)
 	p.closeWorkerEnds()
 	if err != nil {
 		p.closeCoreEnds()
@@ -173,14 +173,19 @@ func (h *Host) fork(ctx context.Context, z *zygote, r *spawnRequest) (*spawned, 
 	return p.own(process, true)
 }
 
-// ask sends a request: our pid, the name, and the worker's descriptors.
-func (z *zygote) ask(ctx context.Context, name string, p plumbing) (int, error) {
+// ask sends a request: our pid, what to confine the worker to, its name, and its descriptors.
+func (z *zygote) ask(ctx context.Context, r *spawnRequest, p plumbing) (int, error) {
 	packet := binary.NativeEndian.AppendUint32(nil, uint32(os.Getpid()))
-	packet = append(packet, strings.ReplaceAll(name, "\x00", "")[:min(len(name), 15)]...)
+	packet = binary.NativeEndian.AppendUint32(packet, uint32(r.confine.what))
+	packet = append(packet, strings.ReplaceAll(r.name, "\x00", "")[:min(len(r.name), 15)]...)
+	fds := []int{p.workerControl, p.workerErrs}
+	if r.confine.rules >= 0 {
+		fds = append(fds, r.confine.rules)
+	}
 	if err := z.conn.SetWriteDeadline(time.Now().Add(forkPatience)); err != nil {
 		return 0, err
 	}
-	if _, _, err := z.conn.WriteMsgUnix(packet, unix.UnixRights(p.workerControl, p.workerErrs), nil); err != nil {
+	if _, _, err := z.conn.WriteMsgUnix(packet, unix.UnixRights(fds...), nil); err != nil {
 		return 0, fmt.Errorf("ask the zygote for a worker: %w", err)
 	}
 	pid, text, err := z.receive(ctx, forkPatience)
