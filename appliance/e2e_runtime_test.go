@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
@@ -53,6 +54,20 @@ func installRuntimes(t testing.TB, cfg *config.Config, versions ...string) {
 			if err := os.Symlink(f, filepath.Join(dir, filepath.Base(f))); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// processes waits until the appliance has that many: that one has ended changes no status.
+func (s *server) processes(n int) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		got := children(os.Getpid())
+		if len(got) == n {
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("%d processes, not %d", len(got), n)
 		}
 	}
 }
@@ -104,7 +119,7 @@ func TestRuntimeIsChangedUnderLoad(t *testing.T) {
 			t.Errorf("model %s is still in process %d", m, pid)
 		}
 	}
-	s.until("the old workers and their zygote have ended", func(*control.Status) bool { return len(children(os.Getpid())) == 3 })
+	s.processes(3) // the zygote and two workers
 	choice, err := runtimes.In(cfg.StateDir).Choice()
 	if got := s.runtime(); got != "2.20.0" || err != nil || choice.Version != "2.20.0" || choice.By != "the test" {
 		t.Errorf("runtime %s is in use, %+v is chosen, %v", got, choice, err)
@@ -134,7 +149,7 @@ func TestRuntimeIsChangedUnderLoad(t *testing.T) {
 		t.Errorf("runtime %s is in use, model m in process %d, which was %d", got, now, pid)
 	}
 	removeAll(t, filepath.Join(s.models, "n"))
-	s.until("model n is gone", func(st *control.Status) bool { return len(children(os.Getpid())) == 2 })
+	s.processes(2)
 
 	// What comes later is loaded with it too, and it can be changed back.
 	if _, err := s.UseRuntime(t.Context(), "2.20.1", "the test"); err != nil {
@@ -166,7 +181,7 @@ func TestRuntimeChangeIsCalledOff(t *testing.T) {
 	if now := s.live("m", 1).Worker.PID; now != pid || s.runtime() != "2.20.1" {
 		t.Errorf("process %d, runtime %s", now, s.runtime())
 	}
-	s.until("nothing is left of it", func(*control.Status) bool { return len(children(os.Getpid())) == 2 })
+	s.processes(2)
 	if _, err := s.UseRuntime(t.Context(), "2.20.0", "the test"); err != nil {
 		t.Error(err)
 	}
