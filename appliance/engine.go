@@ -133,7 +133,7 @@ func (a *Appliance) newEngine(library string) *engine {
 	return &engine{library: library, host: worker.NewHost(worker.HostOptions{
 		Executable: a.opts.Executable, Library: library, Cgroup: a.cgroup(),
 		UseZygote: cfg.Runtime.Zygote && library != "" && cfg.Runtime.Isolation != config.IsolationNone,
-		Env:       gpuEnv, Log: a.opts.Log, Stderr: a.workerLine,
+		Env:       gpuEnv, Sandbox: a.load.confinement.sandbox(a.current.Load), Log: a.opts.Log, Stderr: a.workerLine,
 	})}
 }
 
