@@ -59,6 +59,7 @@ const (
 	CodeSafeStart     = "safe_start"      // the last lives were short: only what was good before is loaded
 	CodeGPU           = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU
 	CodeRuntimeChoice = "runtime"         // another runtime is used than was chosen, or one was tried and is not used
+	CodeAccess        = "access"          // the tokens file cannot be read, or is damaged
 )
 
 // Condition is one thing that is so at the moment. Code and Model identify it.
