@@ -22,7 +22,7 @@ const writeChunk = 64 << 10
 
 // Limit is l within limits. Closing it closes l.
 func Limit(l net.Listener, limits Limits) *Listener {
-	d := &Listener{Listener: l, limits: limits, conns: make(map[*conn]struct{}), from: make(map[netip.Addr]int), done: make(chan struct{})}
+	d := &Listener{Listener: l, limits: limits, conns: make(map[*conn]struct{}), from: make(map[netip.Addr]int), done: make(chan struct{}), last: make(chan struct{}, 1)}
 	if limits.Connections > 0 {
 		d.room = make(chan struct{}, limits.Connections)
 	}
@@ -34,8 +34,9 @@ type Listener struct {
 	net.Listener
 	limits Limits
 	room   chan struct{} // holds one for each connection; nil: no limit
-	done   chan struct{}
+	done   chan struct{} // closed when the listener is
 	closed sync.Once
+	last   chan struct{} // cap 1: it is closed, and there are no connections any more
 
 	turned, slow atomic.Int64
 
@@ -88,7 +89,26 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Close implements net.Listener.
 func (l *Listener) Close() error {
 	l.closed.Do(func() { close(l.done) })
+	l.mu.Lock()
+	l.ended()
+	l.mu.Unlock()
 	return l.Listener.Close()
+}
+
+// ended tells the watcher when there will be nothing to watch any more. mu is held.
+func (l *Listener) ended() {
+	if len(l.conns) > 0 {
+		return
+	}
+	select {
+	case <-l.done:
+	default:
+		return
+	}
+	select {
+	case l.last <- struct{}{}:
+	default:
+	}
 }
 
 // addressOf is who counts as one: an address, or a network that is one subscriber's.
@@ -131,6 +151,7 @@ func (l *Listener) leave(c *conn) {
 	if l.from[c.from]--; l.from[c.from] == 0 {
 		delete(l.from, c.from)
 	}
+	l.ended()
 	l.mu.Unlock()
 	if l.room != nil {
 		<-l.room
@@ -141,7 +162,11 @@ func (l *Listener) leave(c *conn) {
 func (l *Listener) watch() {
 	tick := time.NewTicker(min(max(l.limits.Slow/8, time.Millisecond), time.Second))
 	defer tick.Stop()
-	for range tick.C {
+	for {
+		select {
+		case <-tick.C:
+		case <-l.last:
+		}
 		now := time.Now()
 		l.mu.Lock()
 		if len(l.conns) == 0 {

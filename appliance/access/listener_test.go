@@ -20,17 +20,7 @@ func listen(t *testing.T, limits Limits) *Listener {
 		t.Fatal(err)
 	}
 	l := Limit(raw, limits)
-	t.Cleanup(func() {
-		_ = l.Close()
-		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // the watcher ends by itself
-			l.mu.Lock()
-			over := !l.watching
-			l.mu.Unlock()
-			if over || time.Now().After(end) {
-				break
-			}
-		}
-	})
+	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 

@@ -86,13 +86,17 @@ func (o Options) patiently(ctx context.Context) context.Context {
 	return context.WithValue(bound, waitKey{}, w)
 }
 
-// arrived ends the wait for the message.
-func arrived(ctx context.Context) *wait {
+// waitOf is the call's, nil when it has none.
+func waitOf(ctx context.Context) *wait {
 	w, _ := ctx.Value(waitKey{}).(*wait)
+	return w
+}
+
+// arrived ends the wait for the message.
+func (w *wait) arrived() {
 	if w != nil {
 		w.timer.Stop()
 	}
-	return w
 }
 
 // answered begins the wait for the client to take its answer: it is cut off when it takes nothing.

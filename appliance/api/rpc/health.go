@@ -109,7 +109,7 @@ func (h *healthServer) List(ctx context.Context, _ *healthpb.HealthListRequest) 
 
 // Watch sends the state at once and then each change of it, until the client leaves or the appliance drains.
 func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
-	arrived(stream.Context())
+	waitOf(stream.Context()).arrived()
 	ticks := (<-chan time.Time)(nil)
 	if h.opts.Changed == nil {
 		t := time.NewTicker(lookAgain)

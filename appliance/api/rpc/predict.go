@@ -19,7 +19,7 @@ import (
 func (s *server) predictMethod() grpc.MethodDesc {
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + predictionService + "/Predict"}
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		w := arrived(ctx)
+		w := waitOf(ctx)
 		defer w.answered()
 		return s.observed("predict", func(o *api.Observation) (any, error) {
 			req := new(request)
@@ -27,6 +27,7 @@ func (s *server) predictMethod() grpc.MethodDesc {
 			if err := dec(req); err != nil {
 				return nil, err
 			}
+			w.arrived()
 			if interceptor == nil {
 				return s.predict(ctx, req, o)
 			}

@@ -147,12 +147,13 @@ func unary[Req any, P message[Req]](s *server, service, name, word string, h fun
 	full := "/" + service + "/" + name
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		req := P(new(Req))
-		w := arrived(ctx)
+		w := waitOf(ctx)
 		defer w.answered()
 		return s.observed(word, func(o *api.Observation) (any, error) {
 			if err := dec(req); err != nil {
 				return nil, err
 			}
+			w.arrived()
 			if interceptor == nil {
 				return h(ctx, req, o)
 			}
