@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -30,6 +31,7 @@ import (
 	"github.com/inferd/inferd/appliance/api/rpc/jobspb"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/appliance/control"
+	inferd "github.com/inferd/inferd/clients/go"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 )
 
@@ -446,6 +448,46 @@ func TestTokensOverWebSocket(t *testing.T) {
 			}
 			break
 		}
+	}
+	g.tellsNoToken(t)
+}
+
+// The clients show their token with everything; without one they are told, and do not try again.
+func TestClientsWithATokenInGo(t *testing.T) {
+	g := guard(t)
+	none, err := inferd.New(g.http, inferd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.CloseIdle()
+	var refused *inferd.Error
+	if _, err := none.Submit(t.Context(), inferd.Submission{Model: "half", Body: []byte(instances)}); !errors.As(err, &refused) || refused.Status != 401 || refused.Temporary() {
+		t.Errorf("without: %v", err)
+	}
+	s := none.Stream(inferd.StreamOptions{})
+	if _, err := s.Recv(t.Context()); !errors.As(err, &refused) || refused.Status != 401 {
+		t.Errorf("a stream without: %v", err)
+	}
+	_ = s.Close()
+	c, err := inferd.New(g.http, inferd.Options{Token: g.tokens["robot"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdle()
+	job, err := c.Submit(t.Context(), inferd.Submission{Model: "half", Body: []byte(instances)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := c.Result(t.Context(), job.ID); err != nil || !strings.Contains(string(a), "2.5") {
+		t.Errorf("%s, %v", a, err)
+	}
+	s = c.Stream(inferd.StreamOptions{})
+	defer func() { _ = s.Close() }()
+	if err := s.Send(t.Context(), inferd.Request{Model: "half", Instances: []float32{1}, Durable: true}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Recv(t.Context()); err != nil || r.Err != nil {
+		t.Errorf("%+v, %v", r, err)
 	}
 	g.tellsNoToken(t)
 }
