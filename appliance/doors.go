@@ -178,6 +178,9 @@ func (c *doorMetrics) Collect(out chan<- prometheus.Metric) {
 		name string
 		l    net.Listener
 	}{{"grpc", c.a.doors.grpc}, {"http", c.a.doors.http}} {
+		if watched, ok := d.l.(*door); ok {
+			d.l = watched.Listener
+		}
 		l, ok := d.l.(*access.Listener)
 		if !ok {
 			continue
