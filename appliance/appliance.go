@@ -19,11 +19,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rest"
@@ -80,6 +78,8 @@ type Appliance struct {
 	gate    *admission.Gate
 	memory  *keeper
 	certs   *certificates // nil: no door has TLS
+	guard   *access.Guard // nil: nobody is asked for a token
+	opers   access.Operators
 	load    *loader
 	journal *stateJournal
 	updater *updater.Controller
@@ -134,6 +134,9 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 			return nil, err
 		}
 	}
+	if err := a.newGuard(); err != nil {
+		return nil, err
+	}
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health), confinement: newConfinement(cfg), settings: a.current.Load}
@@ -174,7 +177,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		return nil, err
 	}
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, a.load.confinement.metric())
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, &doorMetrics{a}, a.load.confinement.metric())
 	return a, nil
 }
 
@@ -267,6 +270,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		{"memory", func(ctx context.Context, ready func()) error { ready(); return a.memory.run(ctx) }},
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
 		{"configuration", func(ctx context.Context, ready func()) error { ready(); return a.watchConfig(ctx) }},
+		{"access", func(ctx context.Context, ready func()) error { ready(); return a.watchAccess(ctx) }},
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
 		{"queue", a.runQueue},
 		{"doors", a.serve},
@@ -301,10 +305,7 @@ func (d *doors) open(cfg *config.Config, besideOthers bool, listen func(name, ad
 		if *o.l, err = listen(o.name, o.addr); err != nil {
 			return nil, refusedDoor(cfg, o.key, o.addr, err)
 		}
-		if n := cfg.Limits.MaxConnections; n > 0 {
-			*o.l = netutil.LimitListener(*o.l, n)
-		}
-		*o.l = newDoor(*o.l)
+		*o.l = newDoor(limited(*o.l, &cfg.Limits))
 	}
 	if path := cfg.Listen.GRPCSocket; path != "" {
 		if d.grpcSocket, err = control.Listen(path); err != nil {
@@ -358,8 +359,8 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		if l == nil {
 			return
 		}
-		s := HTTPServer(h)
-		s.ConnContext = control.ConnContext
+		s := httpServer(h, &a.cfg.Limits)
+		s.ConnContext = access.ConnContext
 		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 		servers = append(servers, s)
 		go func() {
@@ -375,14 +376,10 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	}
 	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
 	serveHTTP(a.doors.http, front, httpTLS)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Drain: a.Drain, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front}), false)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Drain: a.Drain, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front, Operators: &a.opers}), false)
 
 	opts := a.rpcOptions()
-	serverOptions := rpc.ServerOptions(opts)
-	if grpcTLS {
-		serverOptions = append(serverOptions, grpc.Creds(onPorts{credentials.NewTLS(a.certs.server("h2")), insecure.NewCredentials()}))
-	}
-	g := grpc.NewServer(serverOptions...)
+	g := grpc.NewServer(append(rpc.ServerOptions(opts), a.grpcDoor(grpcTLS)...)...)
 	rpc.Register(g, a.service, opts)
 	for _, l := range []net.Listener{a.doors.grpc, a.doors.grpcSocket} {
 		if l == nil {
@@ -412,7 +409,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 
 // HTTPServer is the server that the HTTP doors use, with their limits, over h. Benches put other handlers on it.
 func HTTPServer(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute}
+	return httpServer(h, &config.Default().Limits)
 }
 
 // drain closes the doors: no new request is taken, those in flight finish, and after the deadline what is left is cut off.
@@ -445,11 +442,12 @@ func (a *Appliance) front() http.Handler {
 	mux := http.NewServeMux()
 	v1 := rest.New(a.service, rest.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON, CORS: a.cfg.REST.CORS, Log: a.log,
-		History: a.history, Jobs: a.jobs,
+		History: a.history, Jobs: a.jobs, Access: a.guard, SlowTimeout: a.cfg.Limits.SlowTimeout,
 	})
 	for _, path := range a.cfg.Monitoring.Paths {
-		mux.Handle("GET "+path, a.metrics.handler())
+		mux.Handle("GET "+path, a.forMetrics(a.metrics.handler()))
 	}
+	report := a.forMetrics(http.HandlerFunc(a.admissionHandler))
 	mux.HandleFunc("GET /healthz", a.liveness)
 	mux.HandleFunc("GET /v2/health/live", a.liveness)
 	mux.HandleFunc("GET /readyz", a.readiness)
@@ -460,7 +458,7 @@ func (a *Appliance) front() http.Handler {
 	mux.Handle("/", v1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == admissionPath {
-			a.admissionHandler(w, r)
+			report.ServeHTTP(w, r)
 			return
 		}
 		if a.stream != nil && strings.EqualFold(r.URL.Path, streamPath) {
@@ -481,6 +479,7 @@ func (a *Appliance) rpcOptions() rpc.Options {
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent,
 		Reload: a.reloadList, Counters: a.metrics.counters,
 		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log, Jobs: a.jobs,
+		Access: a.guard, BodyTimeout: a.cfg.Limits.BodyTimeout, SlowTimeout: a.cfg.Limits.SlowTimeout,
 	}
 }
 

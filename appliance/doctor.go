@@ -42,6 +42,7 @@ func Doctor(ctx context.Context, cfg *config.Config, opts DoctorOptions) *CheckR
 	d.control(ctx)
 	d.port("listen.grpc", cfg.Listen.GRPC, func(s *control.Status) string { return s.GRPC })
 	d.port("listen.http", cfg.Listen.HTTP, func(s *control.Status) string { return s.HTTP })
+	d.tokens()
 	d.permissions()
 	return d.report
 }

@@ -170,7 +170,7 @@ func (a *Appliance) Status() control.Status {
 	report, scanned := a.health.Report(), a.updater.Status()
 	s := control.Status{
 		Version: a.opts.Version, PID: os.Getpid(), Since: a.since, Live: report.Live, Ready: report.Ready && !a.isDraining(),
-		GRPC: str(a.doors.grpc), HTTP: str(a.doors.http), LastRun: a.lastRun,
+		GRPC: str(a.doors.grpc), HTTP: str(a.doors.http), LastRun: a.lastRun, Asks: a.asks(),
 		Runtime:    control.Runtime{Library: a.load.now.Load().library, Isolation: string(a.load.gpus.known()), Sandbox: a.load.confinement.String()},
 		Conditions: []control.Condition{}, Models: []control.Model{},
 	}

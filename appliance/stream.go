@@ -28,7 +28,7 @@ func (a *Appliance) openStream() {
 			api.Media: rest.NewMediaCodec(rest.CodecOptions{MaxRequestBytes: body, Compact: true}),
 			api.Raw:   ws.NewRawCodec(),
 		},
-		ReadSpec: rpc.ReadSpec, Jobs: a.jobs, Touch: s.SessionRetention / 6,
+		Access: a.guard, ReadSpec: rpc.ReadSpec, Jobs: a.jobs, Touch: s.SessionRetention / 6,
 		Connections: s.MaxConnections, Credits: s.Credits, MaxFrame: min(int64(s.MaxFrame), body), Idle: s.IdleTimeout, Ping: s.Ping, Slow: s.SlowTimeout,
 		Outbox: int(s.Outbox), Origins: s.Origins, Memory: a.memory.ledger, Draining: a.draining, Log: a.log,
 	})

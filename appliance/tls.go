@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/config"
 )
 
@@ -87,6 +88,9 @@ type onPorts struct {
 // ServerHandshake is [credentials.TransportCredentials]'s.
 func (o onPorts) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if conn.LocalAddr().Network() == "unix" {
+		if p, ok := access.PeerOf(conn); ok {
+			return conn, p, nil
+		}
 		return o.sockets.ServerHandshake(conn)
 	}
 	return o.TransportCredentials.ServerHandshake(conn)

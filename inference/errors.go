@@ -78,6 +78,8 @@ const (
 	ReasonDisk      = "disk"       // no space left for what must be kept, or its disk fails
 	ReasonJob       = "job"        // unknown job or session
 	ReasonState     = "state"      // the job is in a state that does not allow it
+	ReasonLogin     = "login"      // no token, or one that is not valid
+	ReasonScope     = "scope"      // the token is not for this
 	ReasonDropped   = "dropped"    // a newer input of a live source took its place
 )
 

@@ -29,6 +29,7 @@ type Config struct {
 	State        State         `yaml:"state" doc:"What is kept in state_dir."`
 	Queue        Queue         `yaml:"queue" doc:"Jobs: requests that are kept in state_dir/queue.db until they are answered, whatever ends meanwhile."`
 	Admission    Admission     `yaml:"admission" doc:"Who is let in before the body is read. Beside it every model lets in what can be answered in time; docs/admission.md has how."`
+	Access       Access        `yaml:"access" doc:"Who may use the ports; docs/security.md has the policy."`
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
 	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
@@ -47,6 +48,7 @@ type Listen struct {
 	GRPCSocket string `yaml:"grpc_socket" doc:"Path of a unix socket for gRPC, beside the port. Empty: off."`
 	Control    string `yaml:"control" doc:"Path of the unix socket for operator verbs. Empty: /run/inferd/control.sock where that can be written, else inferd/control.sock under XDG_RUNTIME_DIR, else control.sock in state_dir, else, where that cannot be written or its path is too long for a socket, inferd-UID/control.sock in the directory for temporary files."`
 	TLS        TLS    `yaml:"tls" doc:"TLS of the HTTP and the gRPC port. The unix sockets go without it."`
+	Insecure   bool   `yaml:"insecure" doc:"Serve on addresses that other machines reach although neither access.tokens_file nor a client certificate (listen.tls.client_ca) is asked for. Off: such an address is refused."`
 }
 
 // Model is one listed model.
@@ -189,8 +191,15 @@ type Updater struct {
 
 // Limits are about size and number.
 type Limits struct {
-	MaxRequestBytes Bytes `yaml:"max_request_bytes" doc:"Largest request body or message, and largest body after decompression."`
-	MaxConnections  int   `yaml:"max_connections" doc:"Connections on each port; past it new ones wait. 0: no limit."`
+	MaxRequestBytes   Bytes `yaml:"max_request_bytes" doc:"Largest request body or message, and largest body after decompression."`
+	MaxHeaderBytes    Bytes `yaml:"max_header_bytes" doc:"Largest header of a request, its metadata over gRPC."`
+	MaxConnections    int   `yaml:"max_connections" doc:"Connections on each port; past it new ones wait. 0: no limit."`
+	ClientConnections int   `yaml:"client_connections" doc:"Connections of one address (of IPv6 a /64 network) on each port; past it new ones are closed at once. 0: no limit of its own, as behind a proxy, where all come from one."`
+	MaxStreams        int   `yaml:"max_streams" doc:"Calls that one HTTP/2 connection may have open at once, gRPC's or others; more wait in a client that keeps to the protocol."`
+
+	HeaderTimeout time.Duration `yaml:"header_timeout" doc:"How long a new connection may take until the header of its first request is there, the handshake of TLS included, and each further one from its first byte on."`
+	BodyTimeout   time.Duration `yaml:"body_timeout" doc:"How long a request may take to arrive, header and body. Over gRPC a deadline that is shorter counts."`
+	SlowTimeout   time.Duration `yaml:"slow_timeout" doc:"A connection whose client takes nothing of its answer (less than 64 KiB of a longer one) for so long is closed. Streams have stream.slow_timeout."`
 }
 
 // REST is about HTTP and JSON.

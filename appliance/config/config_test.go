@@ -98,7 +98,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 
 func TestYAMLGivesTheSameAgain(t *testing.T) {
 	data := []byte(`
-listen: {grpc: ":1"}
+listen: {grpc: "127.0.0.1:1"}
 models:
 - name: "null"
   version_policy: {specific: [3, 4]}

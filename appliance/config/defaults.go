@@ -19,7 +19,7 @@ func Default() *Config {
 		Memory:       Memory{Evict: true},
 		Queue:        defaultQueue(),
 		Admission:    Admission{MaxRequests: 8192},
-		Limits:       Limits{MaxRequestBytes: 64 << 20},
+		Limits:       defaultLimits(),
 		GRPC:         GRPC{ReloadConfig: LocalCallers},
 		Stream:       defaultStream(),
 		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},

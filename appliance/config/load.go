@@ -179,6 +179,7 @@ func (c *Config) resolve() {
 	c.path("listen.tls.key", &c.Listen.TLS.Key)
 	c.path("listen.tls.client_ca", &c.Listen.TLS.ClientCA)
 	c.path("listen.tls.ssl_config_file", &c.Listen.TLS.SSLConfigFile)
+	c.path("access.tokens_file", &c.Access.TokensFile)
 	c.path("runtime.library", &c.Runtime.Library)
 	for i := range c.Models {
 		m := &c.Models[i]

@@ -298,7 +298,8 @@ tensor of that shape: a number fits the same number, -1 or an unknown rank in th
 
 ` + "`inferd tensorflow_model_server ...`" + `, or inferd started under the name ` + "`tensorflow_model_server`" + `, takes the flags of TensorFlow Serving, written as
 there: ` + "`--flag=value`" + `, and for booleans also ` + "`--flag`" + `. The flags of this page may be mixed in and win. The ports are bound on every interface without
-authentication, as TensorFlow Serving does; ` + "`--listen.grpc=127.0.0.1:8500 --listen.http=127.0.0.1:8501`" + ` closes them to other machines.
+authentication, as TensorFlow Serving does; ` + "`--listen.grpc=127.0.0.1:8500 --listen.http=127.0.0.1:8501`" + ` closes them to other machines,
+and ` + "`--access.tokens_file=/etc/inferd/tokens.yaml`" + ` has them ask for tokens ([security.md](security.md)).
 
 | flag | kind | meaning here |
 |---|---|---|

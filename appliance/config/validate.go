@@ -63,8 +63,9 @@ func (c *Config) Validate() error {
 	}
 	v.oneOf("grpc.reload_config", string(c.GRPC.ReloadConfig), string(LocalCallers), string(AnyCallers), string(NoCallers))
 	v.admission(&c.Admission)
-	v.number("limits.max_request_bytes", int64(c.Limits.MaxRequestBytes), minMessage, maxMessage)
-	v.number("limits.max_connections", int64(c.Limits.MaxConnections), 0, 1<<20)
+	v.access(&c.Access)
+	v.limits(&c.Limits)
+	v.closed(c)
 	v.monitoring(c.Monitoring.Paths)
 	v.oneOf("log.format", c.Log.Format, FormatText, FormatJSON)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -21,7 +21,7 @@ type BackupSource interface {
 }
 
 func handleBackup(mux *http.ServeMux, take func(ctx context.Context, versions bool) (BackupSource, error)) {
-	mux.HandleFunc("GET /control/backup", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /control/backup", func(w http.ResponseWriter, r *http.Request) {
 		versions, _ := strconv.ParseBool(r.URL.Query().Get("versions"))
 		source, err := take(r.Context(), versions)
 		if err != nil {
@@ -51,7 +51,7 @@ func (c *Client) Backup(ctx context.Context, versions bool, w io.Writer) error {
 	if c.err != nil {
 		return c.err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/control/backup?versions="+strconv.FormatBool(versions), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/control/backup?versions="+strconv.FormatBool(versions), nil)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +28,8 @@ type Client struct {
 	base string
 	what string // the address, for messages
 	err  error  // why nothing can be reached under the address
+
+	authorization string // shown over the network alone
 }
 
 // Dial makes a client for a unix socket's path or for an http:// address. Nothing is connected yet.
@@ -43,6 +46,17 @@ func Dial(address string) *Client {
 		return d.DialContext(ctx, "unix", address)
 	}
 	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial}}, base: "http://inferd", what: address, err: checkPath(address)}
+}
+
+// With shows the authorization, "" for none, and trusts whom trust does, where the address is no socket's. It returns c.
+func (c *Client) With(authorization string, trust *tls.Config) *Client {
+	if c.base != "http://inferd" {
+		c.authorization = authorization
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.TLSClientConfig = trust
+		c.http.Transport = t
+	}
+	return c
 }
 
 // Close ends the connections that wait for a next request.
@@ -65,6 +79,9 @@ func (c *Client) DoWith(ctx context.Context, method, path string, header http.He
 	}
 	for name, values := range header {
 		req.Header[name] = values
+	}
+	if c.authorization != "" {
+		req.Header.Set("Authorization", c.authorization)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := max(time.Until(deadline), time.Millisecond) // none left is found out by the client itself

@@ -1,4 +1,5 @@
-// Package control is the operators' door: HTTP on a unix socket that the service's own user, its group and root may open.
+// Package control is the operators' door: HTTP on a unix socket that the service's own user, its group and root may open. The group reads; what
+// changes something is for operators ([access.Operators]), whom the kernel knows.
 //
 // Invariants:
 //  1. Nothing that changes the appliance is reachable elsewhere, but for TensorFlow Serving's HandleReloadConfigRequest, on the gRPC port
@@ -12,8 +13,12 @@ package control
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
+
+	"github.com/inferd/inferd/appliance/access"
 )
 
 // Status is the whole appliance at one moment.
@@ -26,6 +31,7 @@ type Status struct {
 	GRPC       string      `json:"grpc,omitempty"` // the address that is bound
 	HTTP       string      `json:"http,omitempty"`
 	LastRun    string      `json:"last_run,omitempty"` // how the run before has ended, where somebody watches
+	Asks       []string    `json:"asks,omitempty"`     // what the ports ask those who come for
 	Runtime    Runtime     `json:"runtime"`
 	Conditions []Condition `json:"conditions"`
 	Models     []Model     `json:"models"`
@@ -99,6 +105,8 @@ type Options struct {
 	Drain func(out bool, by string) string
 	Queue Queue        // nil: there are no such verbs
 	REST  http.Handler // everything that is not below /control/
+	// Operators are who may do more than read here: every POST below /control/ is theirs. Nil: everybody is one.
+	Operators *access.Operators
 }
 
 // Handler serves the door.
@@ -134,5 +142,16 @@ func Handler(o Options) http.Handler {
 		handleQueue(mux, o.Queue)
 	}
 	mux.Handle("/", o.REST)
-	return mux
+	if o.Operators == nil {
+		return mux
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/control/") && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			if p, known := access.PeerFrom(r.Context()); !known || !o.Operators.Include(p) {
+				answer(w, http.StatusForbidden, Done{Error: fmt.Sprintf("%s may read and predict over this socket, and change nothing; that is for %v (access.operators names a group)", peer(r.Context()), o.Operators)})
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	})
 }

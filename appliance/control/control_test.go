@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/inferd/inferd/appliance/access"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -237,5 +239,48 @@ func TestClientKeepsItsDeadline(t *testing.T) {
 	defer cancelOver()
 	if _, _, err := c.Do(over, http.MethodGet, "/x", nil); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("past its deadline: %v", err)
+	}
+}
+
+// Reading is for whom the socket's mode lets in; what changes something is for operators, and for nobody whom the kernel does not name.
+func TestOperatorsAlone(t *testing.T) {
+	var rescans atomic.Int64
+	ops, err := access.NewOperators("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := Handler(Options{Operators: &ops, Status: func() Status { return Status{} }, Rescan: func() { rescans.Add(1) }, Verbs: scripted{},
+		REST: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })})
+	ask := func(method, path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		return w.Code, w.Body.String()
+	}
+	for _, path := range []string{"/control/rescan", "/control/pin?model=m&version=1", "/control/rollback?model=m", "/control/label?model=m&label=l&version=1"} {
+		if code, body := ask("POST", path); code != http.StatusForbidden || !strings.Contains(body, "may read and predict over this socket") || !strings.Contains(body, "access.operators") {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	if code, _ := ask("GET", "/control/status"); code != http.StatusOK || rescans.Load() != 0 {
+		t.Errorf("status: %d; %d rescans", code, rescans.Load())
+	}
+	if code, _ := ask("POST", "/v1/models/m:predict"); code != http.StatusTeapot {
+		t.Errorf("a prediction: %d", code)
+	}
+
+	path := filepath.Join(shortDir(t), "c.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, ConnContext: access.ConnContext}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	defer func() {
+		s.Close()
+		<-done
+	}()
+	if err := client(t, path).Rescan(t.Context()); err != nil || rescans.Load() != 1 {
+		t.Errorf("the server's own user: %v, %d", err, rescans.Load())
 	}
 }

@@ -6,15 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
-	"os/user"
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/updater"
 )
@@ -115,36 +112,13 @@ func messageOf(err error) string {
 	return err.Error()
 }
 
-type peerKey struct{}
-
-// ConnContext is for the http.Server of the control socket: it finds out who is at the other end, for the history.
-func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return ctx
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return ctx
-	}
-	var cred *unix.Ucred
-	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, cred.Uid)
-}
-
 // peer names the user at the other end.
 func peer(ctx context.Context) string {
-	uid, ok := ctx.Value(peerKey{}).(uint32)
+	p, ok := access.PeerFrom(ctx)
 	if !ok {
 		return "an operator"
 	}
-	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return "uid " + id
+	return access.UserName(p.UID)
 }
 
 // Verb asks for rollback, promote, pin, unpin or retry and returns what inferd says to it. version counts with pin and retry only.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/updater"
 )
@@ -64,7 +65,7 @@ func TestVerbs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: Handler(Options{Verbs: scripted{}, REST: http.NotFoundHandler()}), ConnContext: ConnContext}
+	s := &http.Server{Handler: Handler(Options{Verbs: scripted{}, REST: http.NotFoundHandler()}), ConnContext: access.ConnContext}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	defer func() {

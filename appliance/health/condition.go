@@ -61,6 +61,7 @@ const (
 	CodeRuntimeChoice = "runtime"         // another runtime is used than was chosen, or one was tried and is not used
 	CodeDrained       = "drained"         // an operator has taken it out of a load balancer's choice
 	CodeSandbox       = "sandbox"         // models are not confined, or not wholly
+	CodeAccess        = "access"          // the tokens file cannot be read, or is damaged
 )
 
 // Condition is one thing that is so at the moment. Code and Model identify it.

@@ -39,6 +39,8 @@ type Submission struct {
 	// Session gets the result in its outbox; Ref is its own name of the request, which serves as a key too.
 	Session, Ref string
 	Client       netip.Addr
+	// Owner is the name of the token that it comes with, "" when it comes with none. Only that token, and admins, will find the job.
+	Owner string
 	// Entered: the gate has been passed already, and whoever did that leaves it.
 	Entered bool
 }
@@ -162,6 +164,8 @@ func (s *Service) item(sub *Submission) storage.Item {
 	switch {
 	case sub.Session != "" && sub.Ref != "":
 		it.Key = "s:" + sub.Session + ":" + sub.Ref
+	case sub.Owner != "":
+		it.Key = ownedKey(sub.Owner, sub.Key)
 	case sub.Key != "":
 		it.Key = "k:" + sub.Key
 	}

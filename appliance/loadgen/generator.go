@@ -146,6 +146,9 @@ func (g *Generator) wire(body []byte) httpRequest {
 	if g.opts.Priority != "" {
 		fmt.Fprintf(&b, "X-Inferd-Priority: %s\r\n", g.opts.Priority)
 	}
+	if g.opts.Token != "" {
+		fmt.Fprintf(&b, "Authorization: Bearer %s\r\n", g.opts.Token)
+	}
 	if g.opts.ExpectContinue {
 		b.WriteString("Expect: 100-continue\r\n")
 	}
@@ -166,7 +169,7 @@ func (g *Generator) prepareGRPC(ctx context.Context) error {
 	}
 	ctx, cancel := g.within(ctx)
 	defer cancel()
-	infos, err := signatureOverGRPC(ctx, g.conns[0], g.target, g.opts.Signature)
+	infos, err := signatureOverGRPC(shown(ctx, g.opts.Token), g.conns[0], g.target, g.opts.Signature)
 	if err != nil {
 		return err
 	}
@@ -188,7 +191,7 @@ func (g *Generator) prepareGRPC(ctx context.Context) error {
 	}
 	g.body = len(g.wires[0])
 	var size int
-	err = g.conns[0].Invoke(prioritised(ctx, g.opts.Priority), predictMethod, g.wires[0], &size, grpc.ForceCodecV2(wireCodec{}))
+	err = g.conns[0].Invoke(shown(prioritised(ctx, g.opts.Priority), g.opts.Token), predictMethod, g.wires[0], &size, grpc.ForceCodecV2(wireCodec{}))
 	if err == nil {
 		return nil
 	}

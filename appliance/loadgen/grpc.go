@@ -68,7 +68,15 @@ type grpcCaller struct {
 
 func newGRPCCaller(conns []*grpc.ClientConn, requests [][]byte, o Options) *grpcCaller {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &grpcCaller{ctx: prioritised(ctx, o.Priority), cancel: cancel, conns: conns, requests: requests, deadline: o.Deadline, timeout: o.Timeout}
+	return &grpcCaller{ctx: shown(prioritised(ctx, o.Priority), o.Token), cancel: cancel, conns: conns, requests: requests, deadline: o.Deadline, timeout: o.Timeout}
+}
+
+// shown is ctx with the token in its metadata, if there is one.
+func shown(ctx context.Context, token string) context.Context {
+	if token == "" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 }
 
 func prioritised(ctx context.Context, priority string) context.Context {

@@ -148,6 +148,9 @@ func (g *Generator) ask(ctx context.Context, method, path string, body []byte) (
 	if err != nil {
 		return 0, nil, err
 	}
+	if g.opts.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+g.opts.Token)
+	}
 	if method == http.MethodPost { // as the load's own requests are
 		req.Header.Set("Content-Type", "application/json")
 		if d := g.opts.Deadline; d > 0 {

@@ -42,6 +42,7 @@ type Options struct {
 	Clients        int  // loopback addresses to send from; 1
 	ExpectContinue bool // REST: the body waits for 100 Continue
 
+	Token    string // shown with each request; no result, error or progress has it
 	TLS      bool
 	CA       string // PEM file of the authorities to trust; the system's
 	Insecure bool   // trust any certificate

@@ -23,6 +23,7 @@ import (
 // Options of a Client. The zero value is good.
 type Options struct {
 	Header     http.Header   // sent with each request and each handshake
+	Token      string        // shown in each of them, for an appliance that asks for one; no error and no log line has it
 	TLS        *tls.Config   // for https and wss; nil trusts the system's authorities
 	Attempts   int           // how often a request is tried; 0: until its context ends
 	MinBackoff time.Duration // the first wait between two tries, 100 ms when zero; it doubles
@@ -64,6 +65,12 @@ func New(base string, o Options) (*Client, error) {
 	o.MaxBackoff = max(cmp.Or(max(o.MaxBackoff, 0), defaultMaxBackoff), o.MinBackoff)
 	o.MaxAnswer = cmp.Or(max(o.MaxAnswer, 0), defaultMaxAnswer)
 	o.Header = o.Header.Clone()
+	if o.Token != "" {
+		if o.Header == nil {
+			o.Header = make(http.Header)
+		}
+		o.Header.Set("Authorization", "Bearer "+o.Token)
+	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig, t.DialContext = o.TLS.Clone(), (&net.Dialer{Timeout: dialTimeout}).DialContext
 	return &Client{base: u, o: o, http: &http.Client{Transport: t, Timeout: answerTimeout}}, nil

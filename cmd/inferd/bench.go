@@ -65,8 +65,6 @@ func benchCommand(e *env) *cobra.Command {
 	flags.IntVar(&f.InFlight, "in-flight", 1000, "most requests in flight at a time; over REST as many connections")
 	flags.IntVar(&f.Clients, "clients", 1, "send from so many addresses 127.0.0.2 and up; the target must be on the loopback")
 	flags.BoolVar(&f.ExpectContinue, "expect-continue", false, "REST: wait for 100 Continue before a body is sent")
-	flags.BoolVar(&f.TLS, "tls", false, "speak TLS")
-	flags.StringVar(&f.CA, "ca", "", "TLS: PEM file of the authorities to trust (default: the system's)")
 	flags.BoolVar(&f.Insecure, "insecure", false, "TLS: trust any certificate")
 	flags.StringVar(&f.cpus, "cpus", "", "processors for the generator, as in 1 or 0,2-3 (default: any)")
 	flags.StringVar(&f.svg, "svg", "", "also draw latency and goodput against the rate into this file")
@@ -106,6 +104,10 @@ func (e *env) bench(ctx context.Context, what string, f benchFlags, callers bool
 			return err
 		}
 	}
+	if f.Token, err = e.secure.token(); err != nil {
+		return err
+	}
+	f.TLS, f.CA = e.secure.tls || e.secure.ca != "", e.secure.ca
 	if err := f.Check(target); err != nil {
 		return usageError{err}
 	}

@@ -50,6 +50,7 @@ type env struct {
 	output   string // -o
 	address  string // --address
 	config   string // --config
+	secure   secureFlags
 }
 
 // cli runs one command line and returns its exit code. It owns the signals and the only messages about errors.
@@ -135,6 +136,7 @@ func rootCommand(e *env) *cobra.Command {
 	flags.StringVarP(&e.output, "output", "o", formatTable, "what to print: table or json")
 	flags.StringVar(&e.address, "address", "", "where inferd answers: its control socket's path or http://host:port (default: as configured)")
 	flags.StringVarP(&e.config, "config", "c", "", "configuration file (default: "+config.DefaultFile+" when it is there)")
+	e.secure.add(flags)
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{formatTable, formatJSON}, cobra.ShellCompDirectiveNoFileComp)))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if o := e.output; o != formatTable && o != formatJSON {
@@ -144,7 +146,7 @@ func rootCommand(e *env) *cobra.Command {
 		return nil
 	}
 	root.AddCommand(serveCommand(e), endedCommand(e), servingCommand(e), predictCommand(e), modelsCommand(e), statusCommand(e), rescanCommand(e), reloadCommand(e), checkCommand(e), doctorCommand(e),
-		keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), versionCommand(e), openRuntimeCommand(e), manualCommand(e), configCommand(e),
+		keygenCommand(e), signCommand(e), benchCommand(e), streamCommand(e), topCommand(e), queueCommand(e), tokenCommand(e), versionCommand(e), openRuntimeCommand(e), manualCommand(e), configCommand(e),
 		backupCommand(e), restoreCommand(e), runtimeCommand(e), drainCommand(e))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -214,7 +216,15 @@ func (e *env) configFile() string {
 // client talks to --address, else to the configured control socket.
 func (e *env) client() (*control.Client, error) {
 	if e.address != "" {
-		return control.Dial(e.address), nil
+		token, err := e.secure.authorization()
+		if err != nil {
+			return nil, err
+		}
+		trust, err := e.secure.trust()
+		if err != nil {
+			return nil, err
+		}
+		return control.Dial(e.address).With(token, trust), nil
 	}
 	path, err := config.FindControlSocket(e.configFile())
 	if err != nil {

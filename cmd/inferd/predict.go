@@ -24,7 +24,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -276,8 +275,11 @@ func (e *env) predictTensor(ctx context.Context, model string, t *tensor.Tensor,
 			return errors.New(".npy and raw input go over gRPC, which is off in this inferd; send JSON, or set listen.grpc")
 		}
 	}
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxInput), grpc.MaxCallSendMsgSize(maxInput)))
+	options, err := e.secure.dialOptions(false)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(address, append(options, grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxInput), grpc.MaxCallSendMsgSize(maxInput)))...)
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func serveCommand(e *env) *cobra.Command {
 		Short: "Run the appliance in the foreground until it is told to stop",
 		Long: "serve answers TensorFlow Serving's REST and gRPC for every model in the models directory, and follows what changes there.\n" +
 			"SIGHUP reads the configuration again, as `inferd reload` does. SIGTERM and SIGINT let requests in flight finish, for drain_timeout at most; a second one ends it at once.",
-		Example: "  inferd serve --models-dir ./models\n  inferd serve -c inferd.yaml --listen.http :8501",
+		Example: "  inferd serve --models-dir ./models\n  inferd serve -c inferd.yaml --listen.http 127.0.0.1:9501",
 		Args:    exactly(0, "flags only"),
 	}
 	s := e.settings(cmd)

@@ -74,7 +74,11 @@ func statusTable(w io.Writer, s *control.Status) {
 	if s.LastRun != "" {
 		fmt.Fprintf(w, "the run before: %s\n", s.LastRun)
 	}
-	fmt.Fprintf(w, "doors: gRPC %s, HTTP %s\n", cmp.Or(s.GRPC, "off"), cmp.Or(s.HTTP, "off"))
+	asks := ""
+	if len(s.Asks) > 0 {
+		asks = "; they ask for " + strings.Join(s.Asks, " and ")
+	}
+	fmt.Fprintf(w, "doors: gRPC %s, HTTP %s%s\n", cmp.Or(s.GRPC, "off"), cmp.Or(s.HTTP, "off"), asks)
 	if s.Runtime.Error != "" {
 		fmt.Fprintf(w, "runtime: none: %s\n", indent(s.Runtime.Error, "  "))
 	} else {

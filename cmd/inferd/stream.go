@@ -135,7 +135,11 @@ func (e *env) stream(ctx context.Context, model string, f streamFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := inferd.New(address, inferd.Options{})
+	o, err := e.clientOptions()
+	if err != nil {
+		return err
+	}
+	c, err := inferd.New(e.secure.scheme(address), o)
 	if err != nil {
 		return usageError{err}
 	}
@@ -194,6 +198,15 @@ func (e *env) stream(ctx context.Context, model string, f streamFlags) error {
 		return errSilent
 	}
 	return nil
+}
+
+// clientOptions show the token, if there is one, and say whom to trust.
+func (e *env) clientOptions() (o inferd.Options, err error) {
+	if o.Token, err = e.secure.token(); err != nil {
+		return o, err
+	}
+	o.TLS, err = e.secure.trust()
+	return o, err
 }
 
 // streamAddress is --address when it names a door, else the door of the inferd behind the control socket.

@@ -64,6 +64,9 @@ func (h *handler) jobs(s *scratch, w http.ResponseWriter, r *http.Request, to ro
 		return malformed(r)
 	}
 	ctx := r.Context()
+	if bad := h.opts.Jobs.Readable(to.grant, to.job); bad != nil {
+		return bad
+	}
 	switch to.act {
 	case actJob:
 		wait, bad := jobWait(r)
@@ -115,7 +118,7 @@ func (h *handler) jobs(s *scratch, w http.ResponseWriter, r *http.Request, to ro
 }
 
 // submit queues a predict request.
-func (h *handler) submit(s *scratch, w http.ResponseWriter, r *http.Request, spec inference.Spec, start time.Time) *inference.Error {
+func (h *handler) submit(s *scratch, w http.ResponseWriter, r *http.Request, to route, start time.Time) *inference.Error {
 	if h.opts.Jobs == nil {
 		return malformed(r)
 	}
@@ -127,7 +130,7 @@ func (h *handler) submit(s *scratch, w http.ResponseWriter, r *http.Request, spe
 	if bad != nil {
 		return bad
 	}
-	sub := jobs.Submission{Spec: spec, Kind: api.JSON, Class: caller.Class, Client: caller.From, Entered: true,
+	sub := jobs.Submission{Spec: to.spec, Kind: api.JSON, Class: caller.Class, Client: caller.From, Owner: to.grant.Name(), Entered: true,
 		Key: r.Header.Get(KeyHeader), Lane: r.Header.Get(OrderingHeader)}
 	if bad = submitHeaders(r.Header, &sub); bad != nil {
 		return bad

@@ -124,6 +124,13 @@ func throwAway(conn net.Conn, most int64) {
 		_ = t.CloseWrite()
 		raw = t.NetConn()
 	}
+	for { // the door's own
+		below, ok := raw.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		raw = below.NetConn()
+	}
 	tcp, ok := raw.(*net.TCPConn)
 	if !ok {
 		return

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/inference"
 )
 
@@ -26,6 +27,8 @@ type route struct {
 	act  string
 	spec inference.Spec
 	job  string // the id of one; then there is no spec
+
+	grant *access.Grant // of who asks, once he was let in
 }
 
 // parse reads a path: /v1/models[/NAME][/versions/N|/labels/L] and then :predict, :classify, :regress or :submit for POST, nothing,

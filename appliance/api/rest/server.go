@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
@@ -41,6 +42,10 @@ type Options struct {
 	History func(model string, limit int) ([]Event, error)
 	// Jobs takes and answers for what is queued. Nil: there are no such paths.
 	Jobs *jobs.Service
+	// Access asks who sends a request. Nil: nobody is asked.
+	Access *access.Guard
+	// SlowTimeout is how long an answer over HTTP/2 may take to be taken. 0: as long as it likes.
+	SlowTimeout time.Duration
 	// Log gets one line per request at level Debug. nil means discard.
 	Log *slog.Logger
 }
@@ -78,6 +83,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header.Set("Access-Control-Allow-Origin", "*")
 		header.Set("Access-Control-Allow-Methods", "POST, GET")
 		header.Set("Access-Control-Allow-Headers", "Content-Type")
+		if h.opts.Access != nil {
+			header.Set("Access-Control-Allow-Headers", "Content-Type, Authorization")
+		}
 	}
 	if _, ok := cutWord(r.URL.Path, "/v1/"); !ok {
 		body := appendError(nil, "Not found: "+cut(r.URL.EscapedPath(), 256)+". The REST API is under /v1/models")
@@ -97,7 +105,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	to, err := parse(r)
 	if err == nil {
 		o.Method, o.Model = to.act, to.spec.Model
-		err = h.answer(s, w, r, to, start, &o)
+		if err = h.enter(s, r, &to); err == nil {
+			err = h.answer(s, w, r, to, start, &o)
+		}
 	}
 	status := s.status
 	if err != nil {
@@ -105,8 +115,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status = api.HTTPStatus(err)
 		s.enc.out = appendError(s.enc.out[:0], err.Msg)
 		explain(w.Header(), err, status)
+		if c := access.Challenge(err, r.Header["Authorization"] != nil); c != "" {
+			w.Header()["Www-Authenticate"] = []string{c}
+		}
 	}
 	o.Took = time.Since(start)
+	if h.opts.SlowTimeout > 0 && r.ProtoMajor > 1 { // of HTTP/1 the connection itself is watched
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.opts.SlowTimeout))
+	}
 	if s.unread && lingers(r) {
 		h.linger(w, r, status, s.enc.out)
 	} else {
@@ -154,9 +170,9 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 	case actPredict:
 		return h.predict(s, w, r, to.spec, start, o)
 	case actSubmit:
-		return h.submit(s, w, r, to.spec, start)
+		return h.submit(s, w, r, to, start)
 	case actList:
-		s.enc.out = appendModels(s.enc.out, h.models())
+		s.enc.out = appendModels(s.enc.out, h.models(to.grant))
 	case actStatus:
 		versions, err := h.svc.Status(to.spec)
 		if err != nil {
@@ -184,12 +200,16 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 	return nil
 }
 
-func (h *handler) models() []modelStatus {
+// models are those that the caller may know of.
+func (h *handler) models(grant *access.Grant) []modelStatus {
 	names := h.svc.Models()
-	models := make([]modelStatus, len(names))
-	for i, name := range names {
+	models := make([]modelStatus, 0, len(names))
+	for _, name := range names {
+		if !grant.For(name) {
+			continue
+		}
 		versions, _ := h.svc.Status(inference.Spec{Model: name}) // none have been seen yet, or it has just gone
-		models[i] = modelStatus{name, h.svc.Available(name), versions}
+		models = append(models, modelStatus{name, h.svc.Available(name), versions})
 	}
 	return models
 }

@@ -3,12 +3,14 @@ package rpc
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 )
 
@@ -85,10 +87,17 @@ func (h *healthServer) Check(_ context.Context, req *healthpb.HealthCheckRequest
 	return &healthpb.HealthCheckResponse{Status: st}, nil
 }
 
-// List has every name that Check knows.
-func (h *healthServer) List(context.Context, *healthpb.HealthListRequest) (*healthpb.HealthListResponse, error) {
+// List has every name that Check knows, and of models those that the caller may know of.
+func (h *healthServer) List(ctx context.Context, _ *healthpb.HealthListRequest) (*healthpb.HealthListResponse, error) {
+	grant := grantOf(ctx)
+	if h.opts.Access != nil {
+		if err := grant.May(access.Predict|access.Submit, ""); err != nil {
+			return nil, wireStatus(err)
+		}
+	}
 	resp := &healthpb.HealthListResponse{Statuses: make(map[string]*healthpb.HealthCheckResponse)}
-	for _, names := range [][]string{{""}, serviceNames, h.svc.Models()} {
+	models := slices.DeleteFunc(h.svc.Models(), func(m string) bool { return !grant.For(m) })
+	for _, names := range [][]string{{""}, serviceNames, models} {
 		for _, name := range names {
 			if st := h.state(name); st != healthpb.HealthCheckResponse_SERVICE_UNKNOWN {
 				resp.Statuses[name] = &healthpb.HealthCheckResponse{Status: st}
@@ -100,6 +109,7 @@ func (h *healthServer) List(context.Context, *healthpb.HealthListRequest) (*heal
 
 // Watch sends the state at once and then each change of it, until the client leaves or the appliance drains.
 func (h *healthServer) Watch(req *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
+	waitOf(stream.Context()).arrived()
 	ticks := (<-chan time.Time)(nil)
 	if h.opts.Changed == nil {
 		t := time.NewTicker(lookAgain)

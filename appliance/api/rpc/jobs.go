@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/rpc/jobspb"
 	"github.com/inferd/inferd/appliance/jobs"
@@ -46,6 +47,9 @@ func (s *server) submit(ctx context.Context, req *jobspb.SubmitRequest, o *api.O
 		return nil, bad
 	}
 	o.Model = spec.Model
+	if err := s.may(ctx, access.Submit, spec.Model); err != nil {
+		return nil, err
+	}
 	class, ok := inference.ParseClass(req.GetPriority())
 	if !ok {
 		return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput,
@@ -53,7 +57,7 @@ func (s *server) submit(ctx context.Context, req *jobspb.SubmitRequest, o *api.O
 	}
 	const most = 1 << 40 // of either; the queue has closer bounds, and says so
 	it, existed, bad := s.opts.Jobs.Submit(ctx, jobs.Submission{
-		Spec: spec, Kind: api.Proto, Body: req.GetPredict(), Class: class, Client: clientOf(ctx), Key: req.GetIdempotencyKey(), Lane: req.GetOrderingKey(),
+		Spec: spec, Kind: api.Proto, Body: req.GetPredict(), Class: class, Client: clientOf(ctx), Owner: grantOf(ctx).Name(), Key: req.GetIdempotencyKey(), Lane: req.GetOrderingKey(),
 		Expires: time.Duration(min(req.GetExpiresMs(), most)) * time.Millisecond, MaxAttempts: int(min(req.GetMaxAttempts(), 1<<20)),
 	})
 	if bad != nil {
@@ -63,6 +67,9 @@ func (s *server) submit(ctx context.Context, req *jobspb.SubmitRequest, o *api.O
 }
 
 func (s *server) job(ctx context.Context, req *jobspb.GetRequest, o *api.Observation) (proto.Message, error) {
+	if bad := s.mine(ctx, req.GetId()); bad != nil {
+		return nil, bad
+	}
 	it, bad := s.opts.Jobs.Job(req.GetId())
 	if wait := time.Duration(min(req.GetWaitMs(), uint64(maxJobWait.Milliseconds()))) * time.Millisecond; bad == nil && wait > 0 && !it.State.Final() {
 		ctx, cancel := context.WithTimeout(ctx, wait)
@@ -76,7 +83,10 @@ func (s *server) job(ctx context.Context, req *jobspb.GetRequest, o *api.Observa
 	return s.wireJob(s.opts.Jobs.Describe(&it), it.Code, false), nil
 }
 
-func (s *server) jobResult(_ context.Context, req *jobspb.JobRequest, o *api.Observation) (proto.Message, error) {
+func (s *server) jobResult(ctx context.Context, req *jobspb.JobRequest, o *api.Observation) (proto.Message, error) {
+	if bad := s.mine(ctx, req.GetId()); bad != nil {
+		return nil, bad
+	}
 	result, it, bad := s.opts.Jobs.Result(req.GetId())
 	o.Model = it.Model
 	if bad != nil {
@@ -98,6 +108,9 @@ func (s *server) jobResult(_ context.Context, req *jobspb.JobRequest, o *api.Obs
 // changeJob is Cancel or Retry.
 func (s *server) changeJob(change func(ctx context.Context, id string) (jobs.Item, *inference.Error)) func(context.Context, *jobspb.JobRequest, *api.Observation) (proto.Message, error) {
 	return func(ctx context.Context, req *jobspb.JobRequest, o *api.Observation) (proto.Message, error) {
+		if bad := s.mine(ctx, req.GetId()); bad != nil {
+			return nil, bad
+		}
 		it, bad := change(ctx, req.GetId())
 		if bad != nil {
 			return nil, bad
@@ -108,6 +121,9 @@ func (s *server) changeJob(change func(ctx context.Context, id string) (jobs.Ite
 }
 
 func (s *server) acknowledge(ctx context.Context, req *jobspb.JobRequest, _ *api.Observation) (proto.Message, error) {
+	if bad := s.mine(ctx, req.GetId()); bad != nil {
+		return nil, bad
+	}
 	if bad := s.opts.Jobs.Forget(ctx, req.GetId()); bad != nil {
 		return nil, bad
 	}

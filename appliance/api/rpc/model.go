@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
 )
@@ -34,7 +35,7 @@ func spec(m *pb.ModelSpec) (inference.Spec, error) {
 	return w.modelSpec()
 }
 
-func (s *server) metadata(_ context.Context, req *pb.GetModelMetadataRequest, o *api.Observation) (proto.Message, error) {
+func (s *server) metadata(ctx context.Context, req *pb.GetModelMetadataRequest, o *api.Observation) (proto.Message, error) {
 	want, err := spec(req.ModelSpec)
 	if err != nil && req.ModelSpec == nil {
 		return nil, err
@@ -51,6 +52,9 @@ func (s *server) metadata(_ context.Context, req *pb.GetModelMetadataRequest, o 
 		return nil, err
 	}
 	o.Model = want.Model
+	if err := s.may(ctx, access.Predict|access.Submit, want.Model); err != nil {
+		return nil, err
+	}
 	want.Steady = true
 	h, err := s.svc.Acquire(want)
 	if err != nil {
@@ -83,12 +87,15 @@ func withoutDefaults(defs map[string]*corepb.SignatureDef) map[string]*corepb.Si
 	return stripped
 }
 
-func (s *server) status(_ context.Context, req *pb.GetModelStatusRequest, o *api.Observation) (proto.Message, error) {
+func (s *server) status(ctx context.Context, req *pb.GetModelStatusRequest, o *api.Observation) (proto.Message, error) {
 	want, err := spec(req.ModelSpec)
 	if err != nil {
 		return nil, err
 	}
 	o.Model = want.Model
+	if err := s.may(ctx, access.Predict|access.Submit, want.Model); err != nil {
+		return nil, err
+	}
 	versions, err := s.svc.Status(want)
 	if err != nil {
 		return nil, err
@@ -102,6 +109,9 @@ func (s *server) status(_ context.Context, req *pb.GetModelStatusRequest, o *api
 }
 
 func (s *server) reload(ctx context.Context, req *pb.ReloadConfigRequest, _ *api.Observation) (proto.Message, error) {
+	if err := s.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
 	if s.opts.Reload == nil {
 		return nil, inference.Errorf(inference.Unimplemented, inference.ReasonInput,
 			"HandleReloadConfigRequest is switched off here: this server takes its models from its own configuration and from the models directory; change those instead.")
@@ -134,24 +144,27 @@ func (s *server) counters(names []string) []int64 {
 	return s.opts.Counters(names)
 }
 
-func (s *server) classify(_ context.Context, req *pb.ClassificationRequest, o *api.Observation) (proto.Message, error) {
-	return nil, unimplemented("Classify", req.ModelSpec, o)
+func (s *server) classify(ctx context.Context, req *pb.ClassificationRequest, o *api.Observation) (proto.Message, error) {
+	return nil, s.unimplemented(ctx, "Classify", req.ModelSpec, o)
 }
 
-func (s *server) regress(_ context.Context, req *pb.RegressionRequest, o *api.Observation) (proto.Message, error) {
-	return nil, unimplemented("Regress", req.ModelSpec, o)
+func (s *server) regress(ctx context.Context, req *pb.RegressionRequest, o *api.Observation) (proto.Message, error) {
+	return nil, s.unimplemented(ctx, "Regress", req.ModelSpec, o)
 }
 
-func (s *server) multiInference(_ context.Context, req *pb.MultiInferenceRequest, o *api.Observation) (proto.Message, error) {
+func (s *server) multiInference(ctx context.Context, req *pb.MultiInferenceRequest, o *api.Observation) (proto.Message, error) {
 	var first *pb.ModelSpec
 	if i := slices.IndexFunc(req.Tasks, func(t *pb.InferenceTask) bool { return t.GetModelSpec() != nil }); i >= 0 {
 		first = req.Tasks[i].ModelSpec
 	}
-	return nil, unimplemented("MultiInference", first, o)
+	return nil, s.unimplemented(ctx, "MultiInference", first, o)
 }
 
-func unimplemented(method string, m *pb.ModelSpec, o *api.Observation) error {
+func (s *server) unimplemented(ctx context.Context, method string, m *pb.ModelSpec, o *api.Observation) error {
 	o.Model = m.GetName()
+	if err := s.may(ctx, access.Predict, m.GetName()); err != nil {
+		return err
+	}
 	return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
 		"%s is not available in this version of inferd; call Predict with the same signature and serialized tf.Example protos as its string input.", method)
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
@@ -18,12 +19,15 @@ import (
 func (s *server) predictMethod() grpc.MethodDesc {
 	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + predictionService + "/Predict"}
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+		w := waitOf(ctx)
+		defer w.answered()
 		return s.observed("predict", func(o *api.Observation) (any, error) {
 			req := new(request)
 			defer req.free()
 			if err := dec(req); err != nil {
 				return nil, err
 			}
+			w.arrived()
 			if interceptor == nil {
 				return s.predict(ctx, req, o)
 			}
@@ -39,6 +43,9 @@ func (s *server) predict(ctx context.Context, req *request, o *api.Observation) 
 		return nil, err
 	}
 	o.Model = spec.Model
+	if err := s.may(ctx, access.Predict, spec.Model); err != nil {
+		return nil, err
+	}
 	req.ctx, spec.Keys = ctx, req
 	caller, err := req.caller()
 	if err != nil {

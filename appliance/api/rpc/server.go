@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
@@ -59,6 +60,11 @@ type Options struct {
 	Draining <-chan struct{}
 	// Jobs takes and answers for what is queued. Nil: there is no such service.
 	Jobs *jobs.Service
+	// Access asks who calls, before a message is read. Nil: nobody is asked.
+	Access *access.Guard
+	// BodyTimeout is how long a call without a nearer deadline may take until its message is there, SlowTimeout until its answer has been taken.
+	// 0: as long as it likes.
+	BodyTimeout, SlowTimeout time.Duration
 	// Logger hears of panics only. Nil: discard.
 	Logger *slog.Logger
 }
@@ -74,12 +80,16 @@ func (o Options) maxRequestBytes() int64 {
 // read), and the buffers.
 func ServerOptions(opts Options) []grpc.ServerOption {
 	pool := new(bufferPool)
-	return []grpc.ServerOption{
+	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec(pool)),
 		grpc.MaxRecvMsgSize(int(opts.maxRequestBytes())),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		experimental.BufferPool(pool),
 	}
+	if opts.Access != nil || opts.BodyTimeout > 0 {
+		options = append(options, grpc.InTapHandle(opts.tap))
+	}
+	return options
 }
 
 // Register puts every service on s, which was made with [ServerOptions] of the same options and does not serve yet.
@@ -137,10 +147,13 @@ func unary[Req any, P message[Req]](s *server, service, name, word string, h fun
 	full := "/" + service + "/" + name
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		req := P(new(Req))
+		w := waitOf(ctx)
+		defer w.answered()
 		return s.observed(word, func(o *api.Observation) (any, error) {
 			if err := dec(req); err != nil {
 				return nil, err
 			}
+			w.arrived()
 			if interceptor == nil {
 				return h(ctx, req, o)
 			}

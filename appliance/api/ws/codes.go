@@ -22,6 +22,7 @@ const (
 	CloseNoSession = 4002                                   // no such session, or it has expired
 	CloseNotSent   = 4003                                   // an acknowledgement of what was never sent
 	CloseTakenOver = 4004                                   // another connection has resumed the session
+	CloseNoToken   = 4005                                   // the token was removed, or has expired
 	CloseSlow      = 4008                                   // answers were not read
 	CloseIdle      = 4009                                   // nothing was heard, not even a pong
 )
@@ -39,6 +40,7 @@ var closeTexts = map[int]string{
 	CloseNoSession: "the session is unknown or has expired; begin a new one",
 	CloseNotSent:   "acknowledged a sequence that was not sent",
 	CloseTakenOver: "the session was resumed by another connection",
+	CloseNoToken:   "the token was removed or has expired; connect with another one",
 	CloseSlow:      "answers were not read in time; connect again and read faster",
 	CloseIdle:      "nothing was heard for longer than idle_timeout",
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
 )
@@ -30,6 +31,7 @@ type conn struct {
 	wire    wire
 	from    netip.Addr
 	keys    keys
+	holder  *access.Grant // what the client may do
 	ending  chan struct{} // closed when no more is answered
 	session string        // changed by a resume, before anybody but the reader looks at it
 
@@ -71,7 +73,7 @@ type conn struct {
 
 // begin greets the client and begins to read.
 func (c *conn) begin(conn *websocket.Conn) {
-	c.ws, c.session = conn, newSession()
+	c.ws, c.session = conn, c.newSession()
 	conn.SetReadLimit(c.h.opts.MaxFrame)
 	conn.SetCloseHandler(func(int, string) error { return nil }) // ended answers it
 	conn.SetPongHandler(func(string) error { return nil })
@@ -252,6 +254,13 @@ func (c *conn) take(f frame) *flight {
 	}
 	c.bad = 0
 	if m.act == actPredict {
+		if err := c.may(fl); err != nil {
+			c.forbid(fl, err)
+			c.flushLater()
+			c.mu.Unlock()
+			fl.give(c)
+			return nil
+		}
 		now := c.admit(fl)
 		c.flushLater()
 		c.mu.Unlock()
@@ -449,6 +458,9 @@ func (c *conn) look(now time.Duration) {
 		if now > c.closeBy {
 			c.drop()
 		}
+		return
+	case !c.holder.Alive():
+		c.close(CloseNoToken, closeTexts[CloseNoToken])
 		return
 	case quiet > c.h.opts.Idle:
 		c.close(CloseIdle, closeTexts[CloseIdle])

@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
@@ -17,6 +18,7 @@ type Jobs interface {
 	Missing() *inference.Error
 	Submit(ctx context.Context, sub jobs.Submission) (it storage.Item, existed bool, err *inference.Error)
 	Cancel(ctx context.Context, id string) (storage.Item, *inference.Error)
+	Readable(grant *access.Grant, id string) *inference.Error
 	Open(ctx context.Context, session string) *inference.Error
 	Resume(ctx context.Context, session string, after uint64) (storage.Session, *inference.Error)
 	Touch(ctx context.Context, session string) *inference.Error
@@ -114,7 +116,7 @@ func (c *conn) store(ctx context.Context, fl *flight) (it storage.Item, err *inf
 	}
 	it, _, err = q.Submit(ctx, jobs.Submission{
 		Spec: fl.spec, Kind: fl.kind, Body: fl.body, Class: fl.class, Expires: fl.expires, MaxAttempts: fl.attempts, Lane: fl.lane,
-		Session: c.session, Ref: fl.id, Client: c.from,
+		Session: c.session, Ref: fl.id, Client: c.from, Owner: c.holder.Name(),
 	})
 	return it, err
 }
@@ -179,7 +181,11 @@ func (c *conn) durably(m *message, first bool) {
 func (c *conn) resume(q Jobs, m *message) {
 	ctx, cancel := context.WithTimeout(context.Background(), api.DefaultDeadline)
 	defer cancel()
-	found, err := q.Resume(ctx, m.session, m.through)
+	var found storage.Session
+	err := &inference.Error{Code: inference.NotFound}
+	if c.mine(m.session) {
+		found, err = q.Resume(ctx, m.session, m.through)
+	}
 	c.mu.Lock()
 	switch {
 	case err == nil:
@@ -366,7 +372,11 @@ func (c *conn) cancelJob(id string) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), api.DefaultDeadline)
 		defer cancel()
-		if _, err := q.Cancel(ctx, id); err != nil {
+		err := q.Readable(c.holder, id)
+		if err == nil {
+			_, err = q.Cancel(ctx, id)
+		}
+		if err != nil {
 			c.h.log.Debug("a job was not cancelled", "id", id, "err", err)
 		}
 		c.mu.Lock()

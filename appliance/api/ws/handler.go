@@ -20,6 +20,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
@@ -59,6 +60,8 @@ type Options struct {
 	Outbox int
 	// Origins are those whose pages may connect, beside this server's own: "https://example.com", or "*".
 	Origins []string
+	// Access asks who connects. Nil: nobody is asked.
+	Access *access.Guard
 	// Jobs takes durable requests. Nil: there are none.
 	Jobs Jobs
 	// Touch is after how long it is noted again that the client of a session is there. 0: five minutes.
@@ -172,7 +175,8 @@ func refuse(w http.ResponseWriter, status int, text string) {
 
 // ServeHTTP makes the handshake and returns; the connection lives on in goroutines of its own.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	wanted := websocket.Subprotocols(r)
+	offered := websocket.Subprotocols(r)
+	wanted := withoutTokens(offered)
 	switch {
 	case !websocket.IsWebSocketUpgrade(r):
 		w.Header().Set("Upgrade", "websocket")
@@ -186,12 +190,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusForbidden, fmt.Sprintf("pages of origin %s may not connect; list it under stream.origins if they shall", quote([]byte(r.Header.Get("Origin")))))
 		return
 	}
+	grant, bad := h.opts.Access.WebSocket(r, offered)
+	if bad == nil {
+		bad = grant.May(access.Predict|access.Submit, "")
+	}
+	if bad != nil {
+		deny(w, bad, r.Header["Authorization"] != nil || len(wanted) < len(offered))
+		return
+	}
 	if status, text := h.enter(); status != 0 {
 		w.Header().Set("Retry-After", "1")
 		refuse(w, status, text)
 		return
 	}
-	c := &conn{h: h, wire: jsonWire{}, left: h.opts.Credits, flying: make(map[string]*flight), ending: make(chan struct{})}
+	c := &conn{h: h, holder: grant, wire: jsonWire{}, left: h.opts.Credits, flying: make(map[string]*flight), ending: make(chan struct{})}
 	c.space.L = &c.mu
 	conn, err := h.upgrader.Upgrade(&tap{ResponseWriter: w, c: c}, r, nil)
 	if err != nil { // and the client was told

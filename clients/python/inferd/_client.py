@@ -24,10 +24,15 @@ T = TypeVar("T")
 class _Jobs:
     """What the two clients share: each method is one call of HTTP.ask, or several."""
 
-    def __init__(self, base: str, *, headers: Mapping[str, str] | None = None, ssl: _ssl.SSLContext | None = None, attempts: int = 0,
+    def __init__(self, base: str, *, token: str | None = None, headers: Mapping[str, str] | None = None, ssl: _ssl.SSLContext | None = None, attempts: int = 0,
                  min_backoff: float = 0.1, max_backoff: float = 10.0, max_answer: int = 256 << 20):
-        """base is http://host:8501. headers go with each request and handshake. A question is tried until it is answered, its timeout ends, or
+        """base is http://host:8501, or https:// with an ssl context of your own or the system's authorities. token is shown to an appliance that asks
+        for one: read it from a file or a secret store, not from the command line; no error has it. headers go with each request and handshake. A question is tried until it is answered, its timeout ends, or
         attempts are used up (0: no limit)."""
+        if token:
+            if any(c.isspace() for c in token.strip()):
+                raise ValueError("the token is not one word, as `inferd token add` prints it")
+            headers = {**(headers or {}), "Authorization": "Bearer " + token.strip()}
         self._http = HTTP(base, headers, ssl, attempts, min_backoff, max_backoff, max_answer)
 
     def _submit(self, stop: threading.Event | None, timeout: float | None, model: str, instances: Any, inputs: Any, body: bytes | None, signature: str | None, version: int | None,

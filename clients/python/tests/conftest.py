@@ -43,6 +43,12 @@ class Daemon:
                      "--listen.grpc", "", "--listen.control", str(folder / "ctl")]
         self.proc = None
 
+    def token(self, name, *scopes):
+        """A token that the daemon, once it is started, asks for."""
+        self.args += ["--access.tokens_file", str(self.log.parent / "tokens.yaml")] if "--access.tokens_file" not in self.args else []
+        made = subprocess.run([str(binary()), "token", "add", name, "--scope", ",".join(scopes), "--file", str(self.log.parent / "tokens.yaml")], check=True, capture_output=True, text=True)
+        return made.stdout
+
     def start(self):
         with open(self.log, "ab") as log:
             self.proc = subprocess.Popen(self.args, stdout=log, stderr=log)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import inferd
+from conftest import PATIENCE, Daemon
 
 
 def test_jobs_survive_a_kill(daemon):
@@ -125,3 +126,24 @@ def test_live_sources_skip(daemon):
         results = list(s)
         assert {r.id for r in results} == sent
         assert s.stats.answered + s.stats.dropped + s.stats.refused == 500 and s.stats.answered > 0
+
+
+def test_a_token_where_one_is_asked_for(tmp_path, models):
+    d = Daemon(tmp_path, models)
+    secret = d.token("robot", "predict", "submit")
+    d.start()
+    try:
+        d.ready("half_plus_two")
+        with pytest.raises(inferd.Error) as e:
+            inferd.Client(d.base, attempts=1).submit("half_plus_two", instances=[1.0])
+        assert e.value.status == 401 and e.value.reason == "login" and not e.value.temporary
+        box = inferd.Client(d.base, token=secret)
+        assert box.result(box.submit("half_plus_two", instances=[1.0]).id, timeout=PATIENCE).predictions.tolist() == [2.5]
+        with box.stream() as s:
+            s.send("half_plus_two", instances=[3.0], durable=True)
+            assert s.recv(timeout=PATIENCE).value().tolist() == [3.5]
+        with inferd.Client(d.base).stream() as s, pytest.raises(inferd.InferdError, match="HTTP 401"):
+            s.recv(timeout=PATIENCE)
+        assert secret.strip() not in d.log.read_text()
+    finally:
+        d.end()

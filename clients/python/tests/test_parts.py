@@ -74,3 +74,13 @@ def test_nobody_there():
         s.send("m", instances=[1], timeout=0.05)
     with pytest.raises(TimeoutError):
         inferd.Client("127.0.0.1:1").job("x", timeout=0.05)
+
+
+def test_token_goes_with_everything_and_into_no_message():
+    box = inferd.Client("https://box:8501", token=" inferd_secret\n", headers={"X-A": "b"})
+    assert box._http.headers == {"X-A": "b", "Authorization": "Bearer inferd_secret"}
+    assert box._stream_options(None, 1, 1, 1.0)["headers"]["Authorization"] == "Bearer inferd_secret"
+    with pytest.raises(ValueError) as e:
+        inferd.Client("box:8501", token="two words")
+    assert "two" not in str(e.value)
+    assert not refusal(401, {"X-Inferd-Reason": "login"}, b'{"error": "the request has none"}').temporary
