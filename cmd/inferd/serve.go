@@ -85,10 +85,10 @@ func serveCommand(e *env) *cobra.Command {
 			must(s.keys.Set("log.format", config.FormatJSON))
 		}
 		cfg, err := s.load()
-		if err != nil {
-			return err
+		if err == nil {
+			err = readable(cfg)
 		}
-		if err := readable(cfg); err != nil {
+		if err := slowly(cmd.Context(), err); err != nil {
 			return err
 		}
 		again := func() (*config.Config, []config.Ignored, error) {
