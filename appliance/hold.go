@@ -65,12 +65,16 @@ func settled(s updater.Status) bool {
 	return true
 }
 
-// watchHold releases the ports when the start is settled, or has lasted too long, or ctx ends.
-func (a *Appliance) watchHold(ctx context.Context, h *hold) {
-	defer h.release()
-	ctx, cancel := context.WithTimeout(ctx, holdPatience)
+// watchHold releases the ports when the start is settled, or has lasted too long. When ctx ends before they stay shut, for then they close.
+func (a *Appliance) watchHold(ctx context.Context) {
+	waiting, cancel := context.WithTimeout(ctx, holdPatience)
 	defer cancel()
-	if _, err := a.updater.Wait(ctx, settled); err != nil && context.Cause(ctx) == context.DeadlineExceeded {
-		a.log.Warn("ports are opened before every model is loaded", "wait", holdPatience)
+	_, err := a.updater.Wait(waiting, settled)
+	if ctx.Err() != nil {
+		return
 	}
+	if err != nil {
+		a.log.Warn("ports are opened before every model that was found has served or been refused", "wait", holdPatience)
+	}
+	a.held.release()
 }

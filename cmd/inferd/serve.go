@@ -157,18 +157,6 @@ func run(ctx context.Context, cfg *config.Config, e *env, opts appliance.Options
 	if opts.Service, err = appliance.FromSystemd(); err != nil {
 		return err
 	}
-	if n := opts.Service.Notifier; n.Enabled() {
-		opts.Reloading = func() func() {
-			if err := n.Reloading(); err != nil {
-				opts.Log.Warn("systemd could not be told", "name", "RELOADING", "err", err)
-			}
-			return func() {
-				if err := n.Ready(); err != nil {
-					opts.Log.Warn("systemd could not be told", "name", "READY", "err", err)
-				}
-			}
-		}
-	}
 	a, err := appliance.New(cfg, opts)
 	if err != nil {
 		return err
