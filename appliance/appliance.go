@@ -51,8 +51,6 @@ type Options struct {
 	// Reload reads the configuration again, from the same file and flags; what of it TensorFlow Serving would have heeded and inferd does
 	// not is returned too. Nil: it cannot be read again.
 	Reload func() (*config.Config, []config.Ignored, error)
-	// Reloading, when not nil, is called as a reload begins; what it returns is called when that has ended. systemd can be told with it.
-	Reloading func() (done func())
 	// Level, when not nil, is the level of Log, and is set by reloads.
 	Level *slog.LevelVar
 	// Service is what systemd has given.
@@ -103,6 +101,9 @@ type Appliance struct {
 	lives   *lives
 	safe    bool   // this is a safe start
 	lastRun string // how the run before has ended; set by Run
+	told    told
+	held    *hold
+	sockets []string // where socket units differ from the configuration; set by Run before the doors are served
 
 	draining chan struct{} // closed when the doors begin to close
 	stop     sync.Once
@@ -117,7 +118,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Appliance{cfg: cfg, opts: opts, log: opts.Log, since: time.Now(), catalog: inference.NewCatalog(), metrics: newMetrics(opts.Version),
-		health: health.New(), news: new(news), turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), draining: make(chan struct{})}
+		health: health.New(), news: new(news), held: newHold(), turn: make(chan struct{}, 1), changing: make(chan struct{}, 1), draining: make(chan struct{})}
 	a.current.Store(cfg)
 	if a.supervised() {
 		a.lives = openLives(cfg, opts.Log)
@@ -225,8 +226,8 @@ func (a *Appliance) workerLine(model string, version int64, line string) {
 
 // Run opens the doors and serves until ctx ends, then drains and returns nil. Any other end is an error.
 func (a *Appliance) Run(ctx context.Context) (err error) {
-	started := a.starting(ctx)
-	defer started()
+	opened := a.starting(ctx, openingFiles)
+	defer opened()
 	if err := a.completeRestore(); err != nil {
 		return err
 	}
@@ -249,9 +250,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, name := range a.opts.Service.Listeners.Left() {
-		a.log.Warn("socket unit has a name that means nothing here, or of a door that is off", "name", name)
-	}
+	a.unheard()
 	for _, i := range a.opts.Ignored {
 		a.log.Warn("setting has no meaning here and changes nothing", "name", i.Name, "reason", i.Reason)
 	}
@@ -274,7 +273,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
 		{"queue", a.runQueue},
 		{"doors", a.serve},
-		{"service", func(ctx context.Context, ready func()) error { return a.runService(ctx, ready, started) }},
+		{"service", func(ctx context.Context, ready func()) error { return a.runService(ctx, ready, opened) }},
 	})
 	a.log.Info("stopped", "err", err)
 	return err
@@ -353,7 +352,7 @@ func (d *doors) all() (open []net.Listener) {
 // serve runs the servers until ctx ends, then lets requests in flight finish for the drain timeout.
 func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	front := a.front()
-	servers := []*http.Server{}
+	servers := []*httpDoor{}
 	failed := make(chan error, 4)
 	serveHTTP := func(l net.Listener, h http.Handler, secure bool) {
 		if l == nil {
@@ -362,14 +361,16 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		s := httpServer(h, &a.cfg.Limits)
 		s.ConnContext = access.ConnContext
 		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
-		servers = append(servers, s)
+		served := make(chan struct{})
+		servers = append(servers, &httpDoor{s, l, served})
 		go func() {
+			defer close(served)
 			serve := s.Serve
 			if secure {
 				s.TLSConfig = a.certs.server("h2", "http/1.1")
 				serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
 			}
-			if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(l); !a.isDraining() {
 				failed <- err
 			}
 		}()
@@ -413,7 +414,7 @@ func HTTPServer(h http.Handler) *http.Server {
 }
 
 // drain closes the doors: no new request is taken, those in flight finish, and after the deadline what is left is cut off.
-func (a *Appliance) drain(servers []*http.Server, g *grpc.Server) {
+func (a *Appliance) drain(servers []*httpDoor, g *grpc.Server) {
 	wait := a.current.Load().DrainTimeout
 	a.log.Info("draining", "wait", wait)
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
@@ -421,9 +422,7 @@ func (a *Appliance) drain(servers []*http.Server, g *grpc.Server) {
 	var wg sync.WaitGroup
 	for _, s := range servers {
 		wg.Go(func() {
-			if s.Shutdown(ctx) != nil {
-				_ = s.Close()
-			}
+			s.drain(ctx)
 		})
 	}
 	if a.stream != nil {

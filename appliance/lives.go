@@ -44,6 +44,7 @@ type life struct {
 const (
 	endStopped = "stopped" // it was told to
 	endFailed  = "failed"  // it gave up with an error
+	endMemory  = "oom-kill"
 )
 
 // short reports a life that ended at once and was not told to. One that the machine's end has ended says nothing about inferd.
@@ -64,7 +65,7 @@ func (l *life) text(boot string) string {
 		return "it gave up" + after + ": " + l.Text
 	case l.How == "watchdog":
 		return "it did not answer the watchdog and was killed" + after
-	case l.How == "oom-kill":
+	case l.How == endMemory:
 		return "the kernel killed it for memory" + after
 	case l.How != "":
 		return fmt.Sprintf("it ended by %s%s (%s)", l.How, after, cmp.Or(l.Text, "no status"))
@@ -171,6 +172,9 @@ func (l *lives) store() error {
 // ExecStopPost=, after the process has ended. What the process said itself stays.
 func NoteEnd(cfg *config.Config, result, status string, log *slog.Logger) {
 	l := openLives(cfg, log)
+	if result == "signal" && status == "killed KILL" && oomKills(os.DirFS("/")) > 0 {
+		result = endMemory // systemd says so only where it stops the whole unit for it
+	}
 	l.change(func(last *life) {
 		if last.How == "" && result != "success" {
 			last.How, last.Text = result, status
@@ -183,8 +187,8 @@ func NoteEnd(cfg *config.Config, result, status string, log *slog.Logger) {
 
 // pause is how long a start waits after so many short lives: systemd would try at the same pace for ever.
 func pause(shorts int) time.Duration {
-	if shorts == 0 {
-		return 0
+	if shorts < 2 {
+		return 0 // the first time it is up again at once
 	}
-	return min(time.Second<<min(shorts-1, 6), longestGap)
+	return min(time.Second<<min(shorts-2, 6), longestGap)
 }

@@ -51,9 +51,7 @@ func (a *Appliance) Reload(ctx context.Context, by string) control.Reloaded {
 		return a.refuseReload(by, fmt.Errorf("another change of the configuration is under way: %w", err))
 	}
 	defer a.endTurn()
-	if a.opts.Reloading != nil {
-		defer a.opts.Reloading()()
-	}
+	defer a.reloading()()
 	a.settleConfig(ctx)
 	next, ignored, err := a.opts.Reload()
 	if err != nil {

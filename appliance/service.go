@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	scanPatience  = time.Minute      // for the first scan, before READY is said without it: a path that hangs is not cured by a restart
+	scanPatience  = time.Minute      // without news of the first scan, before READY is said without it
+	loadPatience  = 10 * time.Minute // the same, while something is loaded
 	extendEvery   = 10 * time.Second // while it starts
 	extendBy      = 60 * time.Second
 	startPatience = 30 * time.Minute // of opening files of gigabytes; then systemd may think what it likes
@@ -52,33 +53,8 @@ func (a *Appliance) notify(what string, send func(*systemd.Notifier) error) {
 	}
 }
 
-// listen takes the inherited socket of that name, or binds the address. The configuration counts: an inherited one with another address is
-// closed, and it is said.
-func (a *Appliance) listen(name, addr string) (net.Listener, error) {
-	l, err := a.opts.Service.Listeners.Listen(context.Background(), name, "tcp", addr)
-	if err != nil || sameAddress(l.Addr().String(), addr) {
-		return l, err
-	}
-	a.log.Warn("socket unit has another address than the configuration, which counts; put ListenStream= and listen."+name+" in line", "name", name, "address", l.Addr().String(), "instead", addr)
-	_ = l.Close() // nothing was accepted from it
-	return net.Listen("tcp", addr)
-}
-
-// sameAddress reports whether a bound address is what was asked for.
-func sameAddress(bound, wanted string) bool {
-	w, err := net.ResolveTCPAddr("tcp", wanted)
-	if err != nil {
-		return false
-	}
-	b, err := net.ResolveTCPAddr("tcp", bound)
-	if err != nil || w.Port != 0 && w.Port != b.Port {
-		return false
-	}
-	return w.IP.Equal(b.IP) || (len(w.IP) == 0 || w.IP.IsUnspecified()) && b.IP.IsUnspecified()
-}
-
-// starting asks systemd for more time until stop is called: files may be large, and disks slow.
-func (a *Appliance) starting(ctx context.Context) (stop func()) {
+// starting asks systemd for more time until stop is called, as long as alive returns nil: files may be large, and disks slow.
+func (a *Appliance) starting(ctx context.Context, alive func(context.Context) error) (stop func()) {
 	ctx, stop = context.WithTimeout(ctx, startPatience)
 	go func() {
 		tick := time.NewTicker(extendEvery)
@@ -86,7 +62,9 @@ func (a *Appliance) starting(ctx context.Context) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				a.notify("EXTEND_TIMEOUT_USEC", func(n *systemd.Notifier) error { return n.ExtendTimeout(extendBy) })
+				if alive(ctx) == nil {
+					a.notify("EXTEND_TIMEOUT_USEC", func(n *systemd.Notifier) error { return n.ExtendTimeout(extendBy) })
+				}
 			case <-ctx.Done():
 				return
 			}
@@ -95,11 +73,18 @@ func (a *Appliance) starting(ctx context.Context) (stop func()) {
 	return stop
 }
 
-// runService is the last stage: it says READY once everything has been looked at, keeps the status line, and answers the watchdog.
-func (a *Appliance) runService(ctx context.Context, ready func(), started func()) error {
+// openingFiles is the start's sign of life before any loop runs: there is nobody to ask.
+func openingFiles(context.Context) error { return nil }
+
+// runService is the last stage: it says READY once the first scan is done, keeps the status line, and answers the watchdog. opened says that
+// every file is open.
+func (a *Appliance) runService(ctx context.Context, ready func(), opened func()) error {
 	ready()
-	if a.opts.Service.Notifier == nil || !a.opts.Service.Notifier.Enabled() {
-		started()
+	opened()
+	var holding sync.WaitGroup
+	holding.Go(func() { a.watchHold(ctx) })
+	defer holding.Wait()
+	if !a.supervised() {
 		<-ctx.Done()
 		return nil
 	}
@@ -112,19 +97,15 @@ func (a *Appliance) runService(ctx context.Context, ready func(), started func()
 		}, a.questions()...)
 		_ = w.Run(watching) // always nil
 	}()
-	scanning, done := context.WithTimeout(ctx, scanPatience)
-	_, err := a.updater.Wait(scanning, func(s updater.Status) bool { return s.Scanned })
-	done()
-	if err != nil && ctx.Err() == nil {
-		a.log.Warn("not every model's folder has answered; inferd says that it is ready without it", "wait", scanPatience)
-	}
-	started()
+	scanned := a.starting(ctx, a.updater.Ping)
+	a.firstScan(ctx)
+	scanned()
 	if ctx.Err() == nil {
-		a.notify("READY", func(n *systemd.Notifier) error { return n.Ready() })
+		a.tellUp(true, "READY", (*systemd.Notifier).Ready)
 	}
 	a.tellStatus(ctx)
 	wait := a.current.Load().DrainTimeout
-	a.notify("STOPPING", func(n *systemd.Notifier) error { return n.Stopping() })
+	a.tellUp(false, "STOPPING", (*systemd.Notifier).Stopping)
 	// The doors drain for so long at most, and so does the updater; then the workers end.
 	a.notify("EXTEND_TIMEOUT_USEC", func(n *systemd.Notifier) error { return n.ExtendTimeout(2*wait + 30*time.Second) })
 	stop() // systemd does not watch who stops
@@ -132,16 +113,73 @@ func (a *Appliance) runService(ctx context.Context, ready func(), started func()
 	return nil
 }
 
+// firstScan waits until every model that was found serves or has its verdict: as long as news come, and while something is loaded as long as
+// a load may take. A path that hangs is not cured by a restart, so the wait ends, and it is said.
+func (a *Appliance) firstScan(ctx context.Context) {
+	a.tellLine()
+	for {
+		s, changed := a.updater.Watch()
+		if settled(s) {
+			return
+		}
+		wait := scanPatience
+		if _, loading := count(s); loading > 0 {
+			wait = loadPatience
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-changed:
+			t.Stop()
+			a.tellLine()
+		case <-t.C:
+			a.log.Warn("not every model that was found has served or been refused by now; inferd says that it is ready without", "wait", wait)
+			return
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+	}
+}
+
+// tellUp says READY or STOPPING. Between the two systemd is told of reloads too: outside of them, the READY at the end of one would be taken
+// for that of the start.
+func (a *Appliance) tellUp(up bool, what string, send func(*systemd.Notifier) error) {
+	a.told.Lock()
+	defer a.told.Unlock()
+	a.told.up = up
+	a.notify(what, send)
+}
+
+// told is what systemd knows.
+type told struct {
+	sync.Mutex
+	up   bool   // READY, and not STOPPING yet
+	line string // of STATUS
+}
+
+// reloading tells systemd that the configuration is read again, until done is called.
+func (a *Appliance) reloading() (done func()) {
+	a.told.Lock()
+	defer a.told.Unlock()
+	if !a.told.up {
+		return func() {}
+	}
+	a.notify("RELOADING", (*systemd.Notifier).Reloading)
+	return func() {
+		a.told.Lock()
+		defer a.told.Unlock()
+		if a.told.up {
+			a.notify("READY", (*systemd.Notifier).Ready)
+		}
+	}
+}
+
 // tellStatus keeps the line of systemctl status, until ctx ends.
 func (a *Appliance) tellStatus(ctx context.Context) {
-	last := ""
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	for {
-		if line := a.statusLine(); line != last {
-			last = line
-			a.notify("STATUS", func(n *systemd.Notifier) error { return n.Status(line) })
-		}
+		a.tellLine()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -150,22 +188,44 @@ func (a *Appliance) tellStatus(ctx context.Context) {
 	}
 }
 
-// statusLine says in one line how it is: models, jobs, and the worst that is not as it should be.
-func (a *Appliance) statusLine() string {
-	s, report := a.updater.Status(), a.health.Report()
-	models, live, loading := 0, 0, 0
+// tellLine says how it is, if that is news.
+func (a *Appliance) tellLine() {
+	line := a.statusLine()
+	a.told.Lock()
+	defer a.told.Unlock()
+	if !a.told.up {
+		line = "starting: " + line
+	}
+	if line != a.told.line {
+		a.told.line = line
+		a.notify("STATUS", func(n *systemd.Notifier) error { return n.Status(line) })
+	}
+}
+
+// count is how many models there are, and how many versions are on their way.
+func count(s updater.Status) (models, loading int) {
 	for _, m := range s.Models {
 		if m.Removed {
 			continue
 		}
 		models++
-		if len(m.Live) > 0 {
-			live++
-		}
 		for _, v := range m.Versions {
 			if v.State == updater.StateLoading || v.State == updater.StateWarming || v.State == updater.StateValidating {
 				loading++
 			}
+		}
+	}
+	return models, loading
+}
+
+// statusLine says in one line how it is: models, jobs, and the worst that is not as it should be.
+func (a *Appliance) statusLine() string {
+	s, report := a.updater.Status(), a.health.Report()
+	models, loading := count(s)
+	live := 0
+	for _, m := range s.Models {
+		if !m.Removed && len(m.Live) > 0 {
+			live++
 		}
 	}
 	parts := []string{fmt.Sprintf("%d of %d models answer", live, models)}

@@ -57,6 +57,7 @@ const (
 	CodeDiskFloor     = "disk_floor"      // less disk space is free than the floor: nothing durable is begun
 	CodeQueue         = "queue"           // jobs are not taken, were lost, or do not expire
 	CodeSafeStart     = "safe_start"      // the last lives were short: only what was good before is loaded
+	CodeSocket        = "socket"          // a socket that systemd holds has another address than the configuration
 	CodeGPU           = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU
 	CodeRuntimeChoice = "runtime"         // another runtime is used than was chosen, or one was tried and is not used
 	CodeDrained       = "drained"         // an operator has taken it out of a load balancer's choice

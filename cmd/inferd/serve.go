@@ -85,10 +85,10 @@ func serveCommand(e *env) *cobra.Command {
 			must(s.keys.Set("log.format", config.FormatJSON))
 		}
 		cfg, err := s.load()
-		if err != nil {
-			return err
+		if err == nil {
+			err = readable(cfg)
 		}
-		if err := readable(cfg); err != nil {
+		if err := slowly(cmd.Context(), err); err != nil {
 			return err
 		}
 		again := func() (*config.Config, []config.Ignored, error) {
@@ -156,18 +156,6 @@ func run(ctx context.Context, cfg *config.Config, e *env, opts appliance.Options
 	}
 	if opts.Service, err = appliance.FromSystemd(); err != nil {
 		return err
-	}
-	if n := opts.Service.Notifier; n.Enabled() {
-		opts.Reloading = func() func() {
-			if err := n.Reloading(); err != nil {
-				opts.Log.Warn("systemd could not be told", "name", "RELOADING", "err", err)
-			}
-			return func() {
-				if err := n.Ready(); err != nil {
-					opts.Log.Warn("systemd could not be told", "name", "READY", "err", err)
-				}
-			}
-		}
 	}
 	appliance.Hide()
 	a, err := appliance.New(cfg, opts)

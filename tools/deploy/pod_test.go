@@ -244,7 +244,7 @@ func volumes(t *testing.T, all []manifest, m manifest, models string) (mounts []
 				t.Fatalf("there is no ConfigMap %q", v.ConfigMap.Name)
 			}
 			for name, text := range all[i].Data {
-				write(t, filepath.Join(dir, name), knownKeys(t, text))
+				write(t, filepath.Join(dir, name), text)
 			}
 		}
 		at[v.Name] = dir
@@ -257,25 +257,6 @@ func volumes(t *testing.T, all []manifest, m manifest, models string) (mounts []
 		mounts = append(mounts, mount{v.MountPath, "bind", filepath.Join(at[v.Name], v.SubPath), options})
 	}
 	return mounts
-}
-
-// knownKeys leaves out listen.insecure while inferd has no such key.
-func knownKeys(t *testing.T, text string) string {
-	t.Helper()
-	out, err := exec.Command(binary, "serve", "--help").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(out), "--listen.insecure") {
-		return text
-	}
-	var kept []string
-	for line := range strings.Lines(text) {
-		if !strings.Contains(line, "insecure: true") {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept, "")
 }
 
 func (p *pod) probe(c container, of *probe) (int, string, error) {
