@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench swaps soak crash test-system test-gpu clean
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench swaps soak soak-short crash test-system test-gpu clean
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -25,7 +25,7 @@ run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: 
 	@$(GO) build -o build/demo ./tools/demo
 	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
-test: runtime lint race memory fuzz-short e2e ## everything the project checks
+test: runtime lint race memory fuzz-short e2e soak-short test-system ## everything the project checks
 	@echo "all checks passed"
 
 unit: ## the Go tests, without the race detector
@@ -70,6 +70,9 @@ soak: build runtime ## mixed load for SOAK (30m unless set; 72h is fine): memory
 
 test-system: ## the packages under a real systemd as PID 1, in namespaces; needs root and mmdebstrap, and says so; INFERD_LONG=1: longer
 	@GO='$(GO)' tools/test-system.sh
+
+soak-short: ## one minute of it, for the checks
+	@$(MAKE) --no-print-directory soak SOAK=1m
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
