@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas swaps soak-short test-system
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -10,6 +10,7 @@ LDFLAGS := -X main.version=$(VERSION)
 # Where the tests and the demo find TensorFlow: a directory given by the user, or what `make runtime` fetched.
 RUNTIME := $(if $(LIBTENSORFLOW),$(LIBTENSORFLOW),$(CURDIR)/build/runtime)
 FUZZTIME ?= 60s
+SOAK ?= 30m
 
 build: ## the binary, at build/inferd
 	@mkdir -p build
@@ -24,7 +25,7 @@ run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: 
 	@$(GO) build -o build/demo ./tools/demo
 	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
-test: runtime lint race memory schemas fuzz-short e2e ## everything the project checks
+test: runtime lint race memory schemas fuzz-short e2e soak-short test-system ## everything the project checks
 	@echo "all checks passed"
 
 unit: ## the Go tests, without the race detector
@@ -64,8 +65,17 @@ e2e: build runtime ## the real clients against a running inferd
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
 
-soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
+swaps: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd -only swaps -swaps 200
+
+soak: build runtime ## mixed load for SOAK (30m unless set; 72h is fine): memory, descriptors, threads, disk stay flat
+	$(GO) run ./tools/soak -inferd build/inferd -runtime '$(RUNTIME)' -for $(SOAK)
+
+test-system: ## the packages under a real systemd as PID 1, in namespaces; needs root and mmdebstrap, and says so; INFERD_LONG=1: longer
+	@GO='$(GO)' tools/test-system.sh
+
+soak-short: ## one minute of it, for the checks
+	@$(MAKE) --no-print-directory soak SOAK=1m
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500
