@@ -103,6 +103,7 @@ type Appliance struct {
 	lastRun string // how the run before has ended; set by Run
 	told    told
 	held    *hold
+	again   bool     // the HTTP port is systemd's, so the next life goes on with it; set likewise
 	sockets []string // where socket units differ from the configuration; set by Run before the doors are served
 
 	draining chan struct{} // closed when the doors begin to close
@@ -354,6 +355,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	front := a.front()
 	servers := []*httpDoor{}
 	failed := make(chan error, 4)
+	var closing atomic.Bool
 	serveHTTP := func(l net.Listener, h http.Handler, secure bool) {
 		if l == nil {
 			return
@@ -362,7 +364,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		s.ConnContext = access.ConnContext
 		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
 		served := make(chan struct{})
-		servers = append(servers, &httpDoor{s, l, served})
+		servers = append(servers, &httpDoor{s, l, served, watchVisitors(s)})
 		go func() {
 			defer close(served)
 			serve := s.Serve
@@ -370,7 +372,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 				s.TLSConfig = a.certs.server("h2", "http/1.1")
 				serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
 			}
-			if err := serve(l); !a.isDraining() {
+			if err := serve(l); !closing.Load() {
 				failed <- err
 			}
 		}()
@@ -403,6 +405,8 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	closing.Store(true)
+	a.handOver(servers)
 	a.stop.Do(func() { close(a.draining) })
 	a.drain(servers, g)
 	return err

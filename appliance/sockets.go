@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/inferd/inferd/appliance/health"
@@ -29,6 +30,7 @@ func (a *Appliance) listen(name, addr string) (net.Listener, error) {
 // take is the inherited l, from which nothing is accepted before the first scan is done. The configuration counts: where l has another address
 // it is closed, the configured one is bound, and it is said.
 func (a *Appliance) take(name string, l net.Listener, addr string) (net.Listener, error) {
+	a.again = a.again || name == "http"
 	bound := l.Addr().String()
 	if sameAddress(bound, addr) {
 		return a.held.of(l), nil
@@ -49,6 +51,18 @@ func (a *Appliance) take(name string, l net.Listener, addr string) (net.Listener
 	}
 	_ = l.Close()
 	return nil, err
+}
+
+// handOver shuts the HTTP ports, where the next life takes them over.
+func (a *Appliance) handOver(servers []*httpDoor) {
+	if !a.again {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		wg.Go(s.shut)
+	}
+	wg.Wait()
 }
 
 func (a *Appliance) differs(name, text string) {
