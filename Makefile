@@ -25,7 +25,7 @@ run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: 
 	@$(GO) build -o build/demo ./tools/demo
 	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
-test: runtime lint race memory schemas fuzz-short e2e soak-short test-system ## everything the project checks
+test: runtime lint race memory schemas fuzz-short e2e test-deb soak-short test-system ## everything the project checks
 	@echo "all checks passed"
 
 unit: ## the Go tests, without the race detector
@@ -46,6 +46,7 @@ lint: ## go vet and the pinned golangci-lint
 	@test -x build/golangci-lint -a build/golangci-lint -nt tools/lint/go.mod || (echo "building golangci-lint (once) ..." && \
 	  cd tools/lint && $(GO) build -o ../../build/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
 	build/golangci-lint run ./...
+	cd tools/deb && ../../build/golangci-lint run ./...
 
 fuzz-short: ## every fuzz target for a few seconds
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=4s
@@ -106,7 +107,7 @@ deb: deb-binary ## the packages for ARCH (amd64, arm64), in build/deb: zstd, or 
 test-deb: deb-binary ## the packages: the same bytes twice, glibc, lintian, install, upgrade, remove, purge
 	@mkdir -p build/again
 	$(DEB_BUILD) -o build/again/inferd-$(ARCH) ./cmd/inferd
-	cd tools/deb && $(GO) vet ./... && INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 10m -v ./... | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
+	cd tools/deb && $(GO) vet ./... && INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 20m -v ./... | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
 
 # deb-binary is what the packages are made of: the binary for the oldest glibc, what it says of itself, and who packs it.
 deb-binary:
