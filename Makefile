@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas swaps
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -10,6 +10,7 @@ LDFLAGS := -X main.version=$(VERSION)
 # Where the tests and the demo find TensorFlow: a directory given by the user, or what `make runtime` fetched.
 RUNTIME := $(if $(LIBTENSORFLOW),$(LIBTENSORFLOW),$(CURDIR)/build/runtime)
 FUZZTIME ?= 60s
+SOAK ?= 30m
 
 build: ## the binary, at build/inferd
 	@mkdir -p build
@@ -64,8 +65,11 @@ e2e: build runtime ## the real clients against a running inferd
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
 
-soak: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
+swaps: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd -only swaps -swaps 200
+
+soak: build runtime ## mixed load for SOAK (30m unless set; 72h is fine): memory, descriptors, threads, disk stay flat
+	$(GO) run ./tools/soak -inferd build/inferd -runtime '$(RUNTIME)' -for $(SOAK)
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500

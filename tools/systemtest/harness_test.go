@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -160,4 +161,15 @@ func eventually(t *testing.T, most time.Duration, wrong func() error) {
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
+}
+
+// outside is a line of shell with this machine's own programs in the machine's network, as a client of it would have them.
+func (m *Machine) outside(t *testing.T, line string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "nsenter", "-t", strconv.FormatInt(m.pid1.Load(), 10), "-n", "/bin/sh", "-euc", line)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", line, err, out)
+	}
+	return strings.TrimSpace(string(out))
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -89,15 +90,22 @@ func (m *Machine) Boot(ctx context.Context) error {
 	cmd := exec.Command("/bin/sh", "-c", bootScript)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "ROOT=" + m.Root(), "CGDIRS=" + strings.Join(m.cgroups, " "), "NAME=inferd-test"}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Pdeathsig would end it with the thread that started it; halted by the test's cleanup
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL} // a test that times out leaves no machine behind
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // for Pdeathsig is about the thread (golang/go#27505)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // its status says nothing
+		}
+		close(ended)
+		runtime.UnlockOSThread()
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
-	m.process, m.ended = cmd, make(chan struct{})
-	go func(ended chan struct{}) {
-		_ = cmd.Wait() // its status says nothing
-		close(ended)
-	}(m.ended)
+	m.process, m.ended = cmd, ended
 	for {
 		if m.pid1.Load() == 0 {
 			m.pid1.Store(systemdBelow(cmd.Process.Pid))
