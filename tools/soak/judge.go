@@ -24,7 +24,7 @@ var holdings = []holding{
 	{"memory of all processes", func(s sample) float64 { return s.memory }, 0.05, 8e6, 1e6, "MB"},
 	{"memory of the core", func(s sample) float64 { return s.core }, 0.05, 4e6, 1e6, "MB"},
 	{"descriptors", func(s sample) float64 { return s.descriptors }, 0, 4, 1, ""},
-	{"shared mappings", func(s sample) float64 { return s.memfiles }, 0, 2, 1, ""},
+	{"shared mappings", func(s sample) float64 { return s.memfiles }, 0, 8, 1, ""},
 	{"threads", func(s sample) float64 { return s.threads }, 0, 8, 1, ""},
 	{"processes", func(s sample) float64 { return s.processes }, 0, 0.5, 1, ""},
 	{"disk", func(s sample) float64 { return s.disk }, 0.05, 4e6, 1e6, "MB"},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -206,6 +207,22 @@ func (c *clients) moreAnswers(n int) {
 		return nil
 	})
 }
+
+// noneFailed is an error for each kind of failure among the predictions.
+func (c *clients) noneFailed() {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kinds := make(map[string]int)
+	for _, f := range c.failed {
+		kinds[strings.Join(strings.Fields(digits.ReplaceAllString(f, "N")), " ")]++
+	}
+	for kind, n := range kinds {
+		c.t.Errorf("%d of %d predictions failed: %s", n, len(c.failed)+c.answered, kind)
+	}
+}
+
+var digits = regexp.MustCompile(`\d+`)
 
 // settle ends the load and holds the machine to what it has acknowledged: each job has its one result, and its key stands for it still.
 func (c *clients) settle() {

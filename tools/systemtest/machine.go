@@ -50,7 +50,7 @@ func New(dir string, layers ...string) (*Machine, error) {
 		}
 	}
 	if err := unix.Mount("overlay", m.Root(), "overlay", 0, "lowerdir="+strings.Join(layers, ":")+",upperdir="+m.Upper()+",workdir="+filepath.Join(dir, "work")); err != nil {
-		return nil, fmt.Errorf("%w: no overlay can be mounted: %v", errUnavailable, err)
+		return nil, fmt.Errorf("%w: no overlay can be mounted: %w", errUnavailable, err)
 	}
 	return m, nil
 }

@@ -44,10 +44,10 @@ func Unavailable() error {
 	for _, dir := range cgroupDirs("") {
 		probe := filepath.Join(dir, "inferd-probe")
 		if err := os.Mkdir(probe, 0o755); err != nil {
-			return fmt.Errorf("%w: no cgroup can be made: %v", errUnavailable, err)
+			return fmt.Errorf("%w: no cgroup can be made: %w", errUnavailable, err)
 		}
 		if err := os.Remove(probe); err != nil {
-			return fmt.Errorf("%w: %v", errUnavailable, err)
+			return fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 	}
 	return nil
