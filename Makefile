@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas swaps test-system
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas swaps test-system soak-short
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -73,6 +73,9 @@ soak: build runtime ## mixed load for SOAK (30m unless set; 72h is fine): memory
 
 test-system: ## the packages under a real systemd as PID 1, in namespaces; needs root and mmdebstrap, and says so; INFERD_LONG=1: longer
 	@GO='$(GO)' tools/test-system.sh
+
+soak-short: ## one minute of it, for the checks
+	@$(MAKE) --no-print-directory soak SOAK=1m
 
 crash: build runtime ## the daemon killed 500 times under submits: nothing lost, nothing doubled; and the queue's file, longer; about 30 minutes
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 500

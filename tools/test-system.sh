@@ -20,4 +20,4 @@ fi
 
 make --no-print-directory deb DEB_OUT="$INFERD_SYSTEM/v1" # both before any test: it is these files that are installed
 make --no-print-directory deb DEB_OUT="$INFERD_SYSTEM/v2" DEB_VERSION=999.0 DEB_PACKAGES=inferd
-"$GO" test -count=1 -v -timeout 60m ${RUN:+-run "$RUN"} ./tools/systemtest | { grep -a -E '^(---|===|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)|^        ' || true; }
+"$GO" test -count=1 -v -timeout 60m -parallel 3 ${RUN:+-run "$RUN"} ./tools/systemtest | { grep -a -E '^(---|===|ok|FAIL|panic)|^ +(---|[a-z_]*_test.go)|^        ' || true; }

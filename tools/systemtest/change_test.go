@@ -16,6 +16,7 @@ import (
 // TestUpgradeUnderLoad: while the package is replaced the sockets listen on. No connection is refused, no job is lost, and a prediction waits
 // for one drain and one start at most.
 func TestUpgradeUnderLoad(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	before := m.run(t, "dpkg-query", "-W", "-f", "${Version}", "inferd")
 	paths := m.bring(t, packages(t, "v2"))
@@ -48,6 +49,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 
 // TestReload: systemctl reload takes the new configuration into force in the same process, and refuses a wrong one whole.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	if _, err := modeltest.Affine(1, 7).Publish(filepath.Join(m.Root(), "srv/b"), 1); err != nil {
 		t.Fatal(err)
@@ -74,6 +76,7 @@ func TestReload(t *testing.T) {
 
 // TestStopDrains: what was being answered when systemctl stop came is answered, and the service ends well.
 func TestStopDrains(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo(), "sleepy": modeltest.Sleepy()})
 	c := newClients(t, m)
 	c.submit(2)
@@ -123,6 +126,7 @@ func waiting(metrics, model string) bool {
 
 // TestSafeStart: after three short lives the next one is a safe start, which serves what was good, takes no new version, and says so.
 func TestSafeStart(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	c := newClients(t, m)
 	c.submit(1)
@@ -146,6 +150,7 @@ func TestSafeStart(t *testing.T) {
 
 // TestJournalFields: what inferd logs can be asked for by field.
 func TestJournalFields(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	out := m.run(t, "journalctl", "-u", "inferd.service", "MODEL=m", "--no-pager", "-o", "json")
 	var event map[string]any

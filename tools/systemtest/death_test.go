@@ -15,6 +15,7 @@ import (
 
 // TestKilled: kill -9 of the daemon under load.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	c := newClients(t, m)
 	c.submit(2)
@@ -39,6 +40,7 @@ func TestKilled(t *testing.T) {
 // TestWorkerOutOfMemory: a model takes more than there is. Its worker goes, by the kernel or by inferd before that; the daemon stays and the
 // other model loses no request.
 func TestWorkerOutOfMemory(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo(), "hungry": modeltest.Hungry(1)}, func(m *Machine) {
 		m.dropIn(t, "memory", "[Service]\nMemoryMax=700M\n")
 	})
@@ -85,6 +87,7 @@ func grep(text, word string, most int) string {
 
 // TestDaemonOutOfMemory: the kernel ends the daemon itself for memory.
 func TestDaemonOutOfMemory(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()}, func(m *Machine) {
 		m.dropIn(t, "memory", "[Service]\nMemoryMax=500M\n")
 	})
@@ -110,6 +113,7 @@ func TestDaemonOutOfMemory(t *testing.T) {
 
 // TestFullDisk: the disk with the state is full. Predictions go on; what must be durable is refused in a sentence; with room again it goes on.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	m.run(t, "systemctl", "stop", "inferd.service", "inferd.socket", "inferd-grpc.socket")
 	m.sh(t, `mount -t tmpfs -o size=96m tmpfs /mnt && cp -a /var/lib/inferd/. /mnt/ && chown --reference=/var/lib/inferd /mnt && chmod --reference=/var/lib/inferd /mnt && mount --move /mnt /var/lib/inferd 2>/dev/null || {
@@ -148,6 +152,7 @@ func TestFullDisk(t *testing.T) {
 // TestPowerCut: everything of the machine ends at once under load, again and again. What the kernel had not written yet is not lost by
 // this, which tools/faultfs is for; what is shown is that the service comes up by itself with everything that was acknowledged.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	cuts := 3
 	if os.Getenv("INFERD_LONG") != "" {
 		cuts = 20

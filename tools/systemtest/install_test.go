@@ -12,6 +12,7 @@ import (
 
 // TestInstallToFirstPrediction: one apt install, one cp -r, one curl. Nothing is configured, and nothing else is done.
 func TestInstallToFirstPrediction(t *testing.T) {
+	t.Parallel()
 	m := off(t)
 	if _, err := modeltest.HalfPlusTwo().Publish(filepath.Join(m.Root(), "root/half_plus_two"), 1); err != nil {
 		t.Fatal(err)
@@ -55,6 +56,7 @@ func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
 
 // TestRemoveKeepsPurgeRemoves, and what an operator has edited in between is asked about by nobody.
 func TestRemoveKeepsPurgeRemoves(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	c := newClients(t, m)
 	c.submit(1)

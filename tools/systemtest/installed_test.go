@@ -65,6 +65,22 @@ func (m *Machine) install(t *testing.T, paths []string) string {
 // while it is off.
 func installed(t *testing.T, models map[string]*modeltest.Model, prepare ...func(*Machine)) *Machine {
 	t.Helper()
+	m := installedOff(t, models)
+	m.dropIn(t, "watchdog", "[Service]\nWatchdogSec=2\n")
+	for _, f := range prepare {
+		f(m)
+	}
+	boot(t, m)
+	m.active(t, 0)
+	for name := range models {
+		m.answers(t, name, 0, half(name))
+	}
+	return m
+}
+
+// installedOff is that machine before its first boot.
+func installedOff(t *testing.T, models map[string]*modeltest.Model) *Machine {
+	t.Helper()
 	needs(t)
 	layer.once.Do(func() {
 		m := off(t)
@@ -94,15 +110,6 @@ func installed(t *testing.T, models map[string]*modeltest.Model, prepare ...func
 	m := off(t, layer.dir)
 	for name, model := range models {
 		m.publish(t, name, 1, model)
-	}
-	m.dropIn(t, "watchdog", "[Service]\nWatchdogSec=2\n")
-	for _, f := range prepare {
-		f(m)
-	}
-	boot(t, m)
-	m.active(t, 0)
-	for name := range models {
-		m.answers(t, name, 0, half(name))
 	}
 	return m
 }

@@ -9,6 +9,7 @@ import (
 )
 
 func TestMachine(t *testing.T) {
+	t.Parallel()
 	m := off(t)
 	boot(t, m)
 	if got := m.run(t, "cat", "/proc/1/comm"); got != "systemd" {

@@ -18,6 +18,7 @@ const watchdogLimit = 2 * time.Second // of installed's drop-in
 
 // TestWatchdogRestartsWhatIsStopped: SIGSTOP of the daemon. A machine that does other things too may be late; of three times one must be in time.
 func TestWatchdogRestartsWhatIsStopped(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
 	c := newClients(t, m)
 	c.submit(2)
@@ -47,6 +48,7 @@ func TestWatchdogRestartsWhatIsStopped(t *testing.T) {
 
 // TestWorkerThatHangs: a run that never ends costs its worker, and nobody else anything.
 func TestWorkerThatHangs(t *testing.T) {
+	t.Parallel()
 	m := installed(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo(), "hangs": modeltest.Sleepy()},
 		configure(t, "defaults: {run_timeout: 5s}\n"))
 	pid := m.pid()
@@ -70,6 +72,7 @@ func TestWorkerThatHangs(t *testing.T) {
 // TestFrozenDisk: the file system with the state stops answering for many times WatchdogSec. The daemon is not restarted, for that would cure
 // nothing; what is live answers on; what must be durable is refused or waits, and goes on when the disk does.
 func TestFrozenDisk(t *testing.T) {
+	t.Parallel()
 	frozen := 6 * watchdogLimit
 	if os.Getenv("INFERD_LONG") != "" {
 		frozen = time.Minute

@@ -1,0 +1,87 @@
+// vm_test.go: what cannot be tried in namespaces, which share the machine's clock: the clock jumps, in a virtual machine without KVM.
+package systemtest
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+)
+
+// jump is run in the virtual machine. Everything there is ten to a thousand times slower than here, so nothing is asked of times.
+const jump = `
+say() { echo "SAID $*"; }
+fail() { say "FAILED $*"; systemctl status --no-pager -n 40 inferd.service; inferd status; poweroff -f; }
+say "kernel $(uname -r), $(stat -fc %T /sys/fs/cgroup)"
+for i in $(seq 600); do inferd predict m /root/row.json >/dev/null 2>&1 && break; [ $i -lt 600 ] || fail "no prediction"; sleep 1; done
+pid=$(systemctl show -P MainPID inferd.service)
+say "ready with PID $pid; $(systemctl show -P StatusText inferd.service)"
+say "cgroups $(ls -d /sys/fs/cgroup/inferd.slice/inferd.service/*/ 2>/dev/null | xargs -n1 basename | tr '\n' ' ')"
+inferd predict m /root/row.json --submit --wait --key=before >/dev/null || fail "a job before the jump"
+for to in "+400 days" "-800 days" "+400 days"; do
+	date -s "$(date -d "$to")" >/dev/null || fail "date -s"
+	say "the clock is at $(date -u +%F)"
+	inferd predict m /root/row.json >/dev/null || fail "a prediction after $to"
+	inferd predict m /root/row.json --submit --wait --key="after $to $RANDOM" >/dev/null || fail "a job after $to"
+	sleep 20
+	[ "$(systemctl show -P MainPID inferd.service)" = "$pid" ] || fail "after $to it was restarted"
+	say "$(inferd queue ls -o json | tr -d ' \n' | grep -o '"state":"[a-z]*"' | sort | uniq -c | tr -s ' \n' ' ')"
+	[ "$(inferd queue ls -o json | tr -d ' \n' | grep -o '"state":"done"' | wc -l)" -ge 2 ] || fail "results have expired by $to"
+done
+inferd queue check || fail "queue check"
+say PASSED
+poweroff -f
+`
+
+// TestClockJump needs INFERD_VM=1, qemu-system-x86_64, mke2fs, and INFERD_VM_KERNEL and INFERD_VM_INITRD, a kernel and an initrd with which a
+// root on virtio is mounted (see tools/systemtest/vm.sh, which makes them and sets these).
+func TestClockJump(t *testing.T) {
+	kernel, initrd := os.Getenv("INFERD_VM_KERNEL"), os.Getenv("INFERD_VM_INITRD")
+	if kernel == "" || initrd == "" {
+		t.Skip("boots a virtual machine without KVM, which takes minutes: run by tools/systemtest/vm.sh")
+	}
+	m := installedOff(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo()})
+	m.write(t, "/root/row.json", `{"instances": [[1.0]]}`)
+	m.write(t, "/root/jump.sh", jump)
+	m.write(t, "/etc/systemd/system/jump.service", "[Unit]\nAfter=multi-user.target\n[Service]\nType=idle\nStandardOutput=file:/dev/ttyS0\nStandardError=inherit\nExecStart=/bin/bash /root/jump.sh\n[Install]\nWantedBy=multi-user.target\n")
+	for _, unit := range append(masked, "serial-getty@.service") { // there is no udev in it, for which the last would wait
+		at := filepath.Join(m.Root(), "etc/systemd/system", unit)
+		_ = os.Remove(at)
+		if err := os.Symlink("/dev/null", at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wants := filepath.Join(m.Root(), "etc/systemd/system/multi-user.target.wants")
+	if err := os.MkdirAll(wants, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("../jump.service", filepath.Join(wants, "jump.service")); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(m.dir, "disk.ext4")
+	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-d", m.Root(), disk, "3G").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v: %s", err, out)
+	}
+	unix.Sync()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2", "-kernel", kernel, "-initrd", initrd,
+		"-append", "console=ttyS0 panic=-1 quiet mitigations=off systemd.show_status=0", "-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot",
+		"-drive", "file="+disk+",if=none,id=d0,format=raw,cache=unsafe", "-device", "virtio-blk-pci,drive=d0").CombinedOutput()
+	for line := range bytes.Lines(out) {
+		if s, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "SAID "); ok {
+			t.Log(s)
+		}
+	}
+	if !bytes.Contains(out, []byte("SAID PASSED")) {
+		t.Fatalf("%v\n%s", err, tail(string(out), 6000))
+	}
+}
