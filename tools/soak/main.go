@@ -191,6 +191,9 @@ func freeAddress() (string, error) {
 // swapped is the model that is replaced: y = x + its version.
 func swapped(version int64) *modeltest.Model { return modeltest.Affine(1, float32(version)) }
 
+// swapPatience is long, for a version that comes beside others loads only while nobody else wants the processors.
+const swapPatience = 10 * time.Minute
+
 // swap publishes version after version, each when the one before answers, and removes what it replaced.
 func (s *soak) swap(ctx context.Context) error {
 	base := filepath.Join(s.dir, "models", "swapped")
@@ -201,12 +204,12 @@ func (s *soak) swap(ctx context.Context) error {
 		if _, err := swapped(version).Publish(base, version); err != nil {
 			return err
 		}
-		for end := time.Now().Add(time.Minute); !s.answers(version); {
+		for end := time.Now().Add(swapPatience); !s.answers(version); {
 			if !wait(ctx, 50*time.Millisecond) {
 				return nil
 			}
 			if time.Now().After(end) {
-				return fmt.Errorf("version %d did not go live within a minute", version)
+				return fmt.Errorf("version %d did not go live within %v", version, swapPatience)
 			}
 		}
 		s.counts.swaps.Add(1)

@@ -137,7 +137,7 @@ func TestSafeStart(t *testing.T) {
 		m.run(t, "kill", "-9", fmt.Sprint(pid))
 		m.active(t, pid)
 	}
-	t.Log("the condition says:", m.condition(t, "safe-start"))
+	t.Log("the condition says:", m.condition(t, "safe_start", "safe-start"))
 	m.answers(t, "m", 0, 2)
 	m.publish(t, "m", 2, modeltest.Affine(1, 9))
 	m.run(t, "inferd", "rescan")

@@ -104,7 +104,11 @@ func TestFrozenDisk(t *testing.T) {
 		}
 	}
 	t.Logf("frozen for %v; the unit's status meanwhile: %q", time.Since(began).Round(time.Second), said)
-	t.Log("an operator is told: ", conditionsOf(m.try("timeout", "5", "inferd", "status")))
+	status := m.try("timeout", "5", "inferd", "status")
+	t.Log("an operator is told: ", conditionsOf(status))
+	if !strings.Contains(status, "warning: the disk") {
+		t.Errorf("inferd status does not say that the disk does not answer:\n%s", status)
+	}
 	thaw()
 	c.more(10)
 	if now := m.pid(); now != pid || m.prop("NRestarts") != "0" {
