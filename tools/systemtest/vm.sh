@@ -1,5 +1,5 @@
 #!/bin/bash
-# vm.sh: makes a kernel and an initrd out of Debian's packages, below build/system/vm, and runs TestClockJump with them. It needs root, qemu-system-x86,
+# vm.sh: makes a kernel and an initrd out of Debian's packages, below build/system/vm, and runs the tests of vm_test.go with them. It needs root, qemu-system-x86,
 # mke2fs, and what `make test-system` has made before. It takes ten minutes and more.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -34,5 +34,5 @@ INIT
 		mv initrd.new initrd.gz
 	)
 fi
-INFERD_SYSTEM=$PWD/build/system INFERD_VM_KERNEL=$(ls "$at"/kernel/boot/vmlinuz-*) INFERD_VM_INITRD=$at/initrd.gz \
-	"${GO:-go}" test -count=1 -v -timeout 40m -run '^TestClockJump$' ./tools/systemtest
+INFERD_SYSTEM=$PWD/build/system INFERD_VM_KERNEL=$(echo "$at"/kernel/boot/vmlinuz-*) INFERD_VM_INITRD=$at/initrd.gz \
+	"${GO:-go}" test -count=1 -v -timeout 40m -run "${RUN:-ClockJump|InItsCgroup}" ./tools/systemtest
