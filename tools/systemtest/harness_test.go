@@ -3,6 +3,7 @@ package systemtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,6 +29,17 @@ func needs(t *testing.T) {
 	}
 }
 
+// unless ends the test for an error: as skipped, with the reason, when it is that there can be no machine here.
+func unless(t *testing.T, err error) {
+	t.Helper()
+	switch {
+	case errors.Is(err, errUnavailable):
+		t.Skip(err)
+	case err != nil:
+		t.Fatal(err)
+	}
+}
+
 var root = sync.OnceValues(func() (string, error) { return Root(os.Getenv(env)) })
 
 // off makes a machine that is off, above the bare root or above other layers.
@@ -35,18 +47,14 @@ func off(t *testing.T, layers ...string) *Machine {
 	t.Helper()
 	needs(t)
 	base, err := root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	unless(t, err)
 	dir, err := os.MkdirTemp(os.Getenv(env), "machine-") // on a disk of the checkout, not in a small /tmp
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	m, err := New(dir, append(layers, base)...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	unless(t, err)
 	t.Cleanup(func() {
 		if t.Failed() && m.pid1.Load() != 0 {
 			t.Log(tail(m.try("journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic"), 12000))

@@ -74,7 +74,7 @@ func Root(cache string) (string, error) {
 	args := append([]string{"--quiet", "--variant=minbase", "--include=" + strings.Join(included, ","),
 		"--aptopt=Apt::Install-Recommends \"false\"", "--dpkgopt=path-exclude=/usr/share/locale/*", sources.suite, made}, sources.files...)
 	if out, err := exec.Command("mmdebstrap", args...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("make the root: mmdebstrap: %w\n%s", err, out)
+		return "", fmt.Errorf("%w: mmdebstrap, which makes the root of this machine's package sources: %w\n%s", errUnavailable, err, tail(string(out), 2000))
 	}
 	for _, unit := range masked {
 		if err := os.Symlink("/dev/null", filepath.Join(made, "etc/systemd/system", unit)); err != nil {
