@@ -46,8 +46,8 @@ for i in $(seq 600); do inferd predict hungry /root/row.json >/dev/null 2>&1 && 
 (while inferd predict m /root/row.json >/dev/null 2>/root/lost; do echo . >>/root/answered; done; echo lost >>/root/lost) &
 sleep 5
 for i in 1 2; do
-	inferd predict hungry /root/much.json >/root/told 2>&1 && fail "4000 MiB were to be had"
-	say "the one that asked for 4000 MiB was told: $(cat /root/told)"
+	inferd predict hungry /root/much.json >/root/told 2>&1 && fail "1100 MiB were to be had"
+	say "the one that asked for 1100 MiB was told: $(cat /root/told)"
 	for i in $(seq 600); do inferd predict hungry /root/row.json >/dev/null 2>&1 && break; [ $i -lt 600 ] || fail "hungry is gone"; sleep 1; done
 done
 sleep 5
@@ -72,8 +72,8 @@ func TestClockJump(t *testing.T) {
 
 func TestWorkerOutOfMemoryInItsCgroup(t *testing.T) {
 	m := virtual(t, map[string]*modeltest.Model{"m": modeltest.HalfPlusTwo(), "hungry": modeltest.Hungry(1)})
-	m.dropIn(t, "memory", "[Service]\nMemoryMax=1200M\n")
-	m.write(t, "/root/much.json", `{"instances": [[4000]]}`)
+	m.dropIn(t, "memory", "[Service]\nMemoryMax=700M\n")
+	m.write(t, "/root/much.json", `{"instances": [[1100]]}`)
 	emulate(t, m, begin+hunger+end)
 }
 
@@ -113,7 +113,7 @@ func emulate(t *testing.T, m *Machine, script string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2048", "-smp", "2", "-kernel", os.Getenv("INFERD_VM_KERNEL"), "-initrd", os.Getenv("INFERD_VM_INITRD"),
+	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2560", "-smp", "2", "-kernel", os.Getenv("INFERD_VM_KERNEL"), "-initrd", os.Getenv("INFERD_VM_INITRD"),
 		"-append", "console=ttyS0 panic=-1 quiet mitigations=off systemd.show_status=0", "-nographic", "-nodefaults", "-serial", "stdio", "-no-reboot",
 		"-drive", "file="+disk+",if=none,id=d0,format=raw,cache=unsafe", "-device", "virtio-blk-pci,drive=d0").CombinedOutput()
 	for line := range bytes.Lines(out) {
