@@ -25,7 +25,7 @@ run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: 
 	@$(GO) build -o build/demo ./tools/demo
 	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
-test: runtime lint race memory schemas fuzz-short e2e ## everything the project checks
+test: runtime lint race memory schemas fuzz-short e2e soak-short test-system ## everything the project checks
 	@echo "all checks passed"
 
 unit: ## the Go tests, without the race detector
