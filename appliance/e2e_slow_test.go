@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,6 +140,7 @@ func TestWhoDoesNotReadItsAnswerIsCutOff(t *testing.T) {
 
 // h2conn speaks HTTP/2 by hand.
 type h2conn struct {
+	writing sync.Mutex // of the framer, where a test writes from two goroutines
 	*http2.Framer
 	t    *testing.T
 	c    net.Conn
@@ -181,7 +183,9 @@ func (h *h2conn) until(want func(http2.Frame) bool) error {
 			return err
 		}
 		if s, ok := f.(*http2.SettingsFrame); ok && !s.IsAck() {
+			h.writing.Lock()
 			_ = h.WriteSettingsAck() // the connection may be about to end
+			h.writing.Unlock()
 		}
 		if want(f) {
 			return nil
@@ -227,7 +231,12 @@ func TestHTTP2Floods(t *testing.T) {
 		h := h2(t, s.conn.Target())
 		calm := false
 		go func() {
-			for h.WritePing(false, [8]byte{}) == nil {
+			ping := func() error {
+				h.writing.Lock()
+				defer h.writing.Unlock()
+				return h.WritePing(false, [8]byte{})
+			}
+			for ping() == nil {
 				time.Sleep(time.Millisecond) // a flood, but not one that fills the test's memory
 			}
 		}()

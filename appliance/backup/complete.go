@@ -27,8 +27,8 @@ func Complete(stateDir string) (moved []string, err error) {
 func complete(dir string, step func(string)) (moved []string, err error) {
 	path := filepath.Join(dir, noteName)
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrPermission) {
+		return nil, nil // in a directory that cannot be had nothing was restored; who opens the files says so
 	}
 	if err != nil {
 		return nil, err

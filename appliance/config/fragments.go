@@ -61,12 +61,15 @@ func readFiles(path string) ([]File, error) {
 }
 
 func readOne(path string) (File, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return File{}, err
+	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return File{}, fmt.Errorf("read configuration: %w", err)
 	}
-	data, err := readFile(path)
-	return File{Name: path, Data: data, written: st.ModTime()}, err
+	return File{Name: path, Data: data, written: st.ModTime()}, nil
 }
 
 // fragments are the paths of the main file's fragments, in the order of their names. Hidden files and other names than *.yaml are left alone.
