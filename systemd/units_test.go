@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,8 +79,8 @@ func TestUnitsVerify(t *testing.T) {
 	for name, gpu := range map[string]bool{"plain": false, "gpu": true} {
 		t.Run(name, func(t *testing.T) {
 			dir, units := installUnits(t, gpu)
-			if len(units) != 4 {
-				t.Errorf("%d units, want the service, two sockets and the slice", len(units))
+			if len(units) != 4 || !slices.Contains(units, "./"+"inferd.slice") {
+				t.Errorf("units %v, want the service, two sockets and the slice", units)
 			}
 			if out, err := analyze(t, dir, append([]string{"verify", "--man=no"}, units...)...); err != nil || out != "" {
 				t.Errorf("%v:\n%s", err, out)

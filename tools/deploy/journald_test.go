@@ -20,6 +20,7 @@ for i in $(seq 600); do test -S /run/systemd/journal/stdout && break; sleep 0.05
 systemd-cat sh -c 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$INFERD" serve --models-dir "$MODELS" --runtime "$LIBTENSORFLOW" \
   --state-dir /run/state --http 127.0.0.1:0 --grpc 127.0.0.1:0 --listen.control /run/c --updater.settle_time=200ms' & inferd=$!
 for i in $(seq 600); do "$INFERD" models --address /run/c 2>/dev/null | grep -q AVAILABLE && break; sleep 0.1; done
+for i in $(seq 600); do journalctl --sync; journalctl --no-pager -o cat SYSLOG_IDENTIFIER=inferd | grep -q '^version refused' && break; sleep 0.1; done
 kill -TERM $inferd; wait $inferd
 journalctl --sync
 journalctl --no-pager -o json SYSLOG_IDENTIFIER=inferd

@@ -18,6 +18,9 @@ func TestEveryFileOfPackagingIsUsed(t *testing.T) {
 		t.Fatalf("git names %v", files)
 	}
 	for _, f := range files {
+		if strings.HasSuffix(f, ".go") {
+			continue // the compiler sees to those
+		}
 		name := filepath.Base(f)
 		if dir := filepath.Base(filepath.Dir(f)); dir != "packaging" {
 			name = dir + "/" + name // as whoever opens it writes it, joined or in parts
