@@ -93,15 +93,6 @@ func update(bolt *bbolt.DB, f func(t *bbolt.Tx) error) (settled bool, err error)
 	return settled, err
 }
 
-// whole reports a file that is shorter than its own account of it: reading its mapping would fault.
-func whole(tx *bbolt.Tx, file *os.File) error {
-	st, err := file.Stat()
-	if err == nil && st.Size() < tx.Size() {
-		return fmt.Errorf("%w: it has %d bytes and should have %d", errDamaged, st.Size(), tx.Size())
-	}
-	return err
-}
-
 // abandon gives the descriptor and the lock back where bbolt cannot be closed any more: its own Close may wait for a lock that a panic left
 // held. The mapping stays until the process ends, and would keep the file locked with it.
 func abandon(file *os.File) {

@@ -113,7 +113,7 @@ func (db *DB) openOnce() error {
 	if err == nil {
 		err = guard(func() error {
 			return bolt.Update(func(tx *bbolt.Tx) (err error) {
-				gone, err = prepare(tx, file, db.path, &db.opts)
+				gone, err = prepare(tx, db.path, &db.opts)
 				return err
 			})
 		})
@@ -134,10 +134,7 @@ func (db *DB) openOnce() error {
 }
 
 // prepare migrates, and reads everything once, so that damage shows now. gone: the copies of an older schema may go.
-func prepare(tx *bbolt.Tx, file *os.File, path string, o *Options) (gone bool, err error) {
-	if err := whole(tx, file); err != nil {
-		return false, err
-	}
+func prepare(tx *bbolt.Tx, path string, o *Options) (gone bool, err error) {
 	if err := migrate(tx, path, migrations, o.Version, o.Step); err != nil {
 		return false, err
 	}

@@ -106,7 +106,8 @@ type Queue struct {
 	moved string // where a damaged file lies
 	stale bool   // bolt is open to be read only, until the disk takes writes
 
-	busy     atomic.Int64 // since when the writer has been at the file, by Uptime; 0: it waits to be asked
+	busy     atomic.Bool  // the writer is at the file, and not waiting to be asked
+	since    atomic.Int64 // when its transaction began, by Uptime; 0: it is in none
 	degraded atomic.Bool
 	damaged  atomic.Int64 // records that were set aside since OpenQueue
 	commits  atomic.Int64
@@ -243,9 +244,6 @@ func (q *Queue) open(first bool) error {
 	var gone bool
 	prepare := func(t *bbolt.Tx) error {
 		id = t.ID()
-		if err := whole(t, file); err != nil {
-			return err
-		}
 		if err := prepareQueue(t, q.path, &q.opts); err != nil {
 			return err
 		}
@@ -390,9 +388,9 @@ func (q *Queue) write() {
 				batch = append(batch, o)
 			case <-due.C:
 			case task := <-q.tasks:
-				q.busy.Store(int64(Uptime()))
+				q.busy.Store(true)
 				task()
-				q.busy.Store(0)
+				q.busy.Store(false)
 				continue
 			case <-q.closing:
 				q.finishUp()
@@ -400,9 +398,11 @@ func (q *Queue) write() {
 			}
 		}
 		batch, held = q.collect(batch)
-		q.busy.Store(int64(Uptime()))
+		q.busy.Store(true)
+		q.since.Store(int64(Uptime()))
 		q.commit(batch)
-		q.busy.Store(0)
+		q.since.Store(0)
+		q.busy.Store(false)
 	}
 }
 

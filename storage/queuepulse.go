@@ -9,9 +9,9 @@ import (
 // stalledAfter is how long one transaction may take before no more is taken: what waits for it may wait for ever.
 const stalledAfter = 20 * time.Second
 
-// Stalled is how long the disk has owed the writer an answer, 0 when it owes none.
+// Stalled is how long the disk has owed the writer the end of a transaction, 0 when it owes none. Writing the file anew takes as long as it takes.
 func (q *Queue) Stalled() time.Duration {
-	since := q.busy.Load()
+	since := q.since.Load()
 	if since == 0 {
 		return 0
 	}
@@ -26,7 +26,7 @@ func (q *Queue) Ping(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond) // nothing tells when it begins to be busy
 	defer tick.Stop()
 	for {
-		if q.busy.Load() != 0 {
+		if q.busy.Load() {
 			return nil
 		}
 		select {
