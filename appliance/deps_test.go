@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"clients/go":                     {}, // whoever imports it wants a client, not the daemon
 	"storage":                        {},
 	"appliance/backup":               {"storage"},
-	"appliance/runtimes":             {"inference/tfrt", "packaging"},
+	"appliance/runtimes":             {"inference/tfrt", "packaging", "storage"},
 	"packaging":                      {},
 }
 

@@ -156,16 +156,7 @@ func (l *lives) store() error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o750); err != nil {
 		return err
 	}
-	temp := l.path + ".new"
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(temp, l.path)
+	return storage.ReplaceFile(l.path, append(text, '\n'), 0o640)
 }
 
 // NoteEnd writes down how systemd saw the last life end: result is $SERVICE_RESULT, status $EXIT_CODE and $EXIT_STATUS. It is for

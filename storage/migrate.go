@@ -157,7 +157,7 @@ func copyFile(from *os.File, to string) (err error) {
 	if err := errors.Join(f.Close(), os.Rename(part, to)); err != nil {
 		return err
 	}
-	return syncDir(to)
+	return SyncDir(filepath.Dir(to))
 }
 
 func short(n, want int64) error {

@@ -169,17 +169,8 @@ func (q *Queue) compact(progress func(done, total int64)) (before, after int64, 
 	if err := os.Rename(temp, q.path); err != nil {
 		return before, 0, errors.Join(err, q.open(false))
 	}
-	if err := errors.Join(syncDir(q.path), q.open(false)); err != nil {
+	if err := errors.Join(SyncDir(filepath.Dir(q.path)), q.open(false)); err != nil {
 		return before, 0, err
 	}
 	return before, q.Stats().FileBytes, nil
-}
-
-// syncDir makes a rename in the file's directory durable.
-func syncDir(path string) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/inferd/inferd/storage"
 )
 
 // Complete puts in place what a restore that was cut off has checked and noted, and does nothing where there is no note. moved are the names that
@@ -49,7 +51,7 @@ func complete(dir string, step func(string)) (moved []string, err error) {
 			return moved, err
 		}
 	}
-	if err := errors.Join(syncDir(dir), os.Remove(path), syncDir(dir)); err != nil {
+	if err := errors.Join(storage.SyncDir(dir), os.Remove(path), storage.SyncDir(dir)); err != nil {
 		return moved, err
 	}
 	return moved, os.RemoveAll(staging)
@@ -106,12 +108,12 @@ func put(dir, staging, aside, name string, step func(string)) (moved []string, e
 		moved = append(moved, o)
 	}
 	if len(moved) > 0 {
-		if err := syncDir(aside); err != nil {
+		if err := storage.SyncDir(aside); err != nil {
 			return moved, err
 		}
 	}
 	step("aside " + name)
-	if err := errors.Join(os.Rename(from, to), syncDir(dir)); err != nil {
+	if err := errors.Join(os.Rename(from, to), storage.SyncDir(dir)); err != nil {
 		return moved, err
 	}
 	step("put " + name)

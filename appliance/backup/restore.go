@@ -235,16 +235,8 @@ func syncTree(dir string) error {
 		if err != nil || !e.IsDir() {
 			return err
 		}
-		return syncDir(p)
+		return storage.SyncDir(p)
 	})
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // setting is a file of the configuration that is to be put.
@@ -318,7 +310,7 @@ func (s *setting) put(done *Restored, now time.Time) error {
 		return err
 	}
 	done.Config = append(done.Config, s.to)
-	return syncDir(filepath.Dir(s.to))
+	return storage.SyncDir(filepath.Dir(s.to))
 }
 
 // writeFile writes a file and syncs it.
@@ -355,7 +347,7 @@ func writeNote(dir string, n note) error {
 	if err := os.Rename(part, filepath.Join(dir, noteName)); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return storage.SyncDir(dir)
 }
 
 func giveFile(dir, path string) error {

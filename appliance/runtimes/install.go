@@ -21,6 +21,7 @@ import (
 
 	"github.com/inferd/inferd/inference/tfrt"
 	"github.com/inferd/inferd/packaging"
+	"github.com/inferd/inferd/storage"
 )
 
 // Limits on a wheel.
@@ -128,7 +129,7 @@ func (p Places) Install(ctx context.Context, w Wheel, check func(ctx context.Con
 	if err != nil {
 		return Runtime{}, fmt.Errorf("runtime %s of %s cannot be used here and is not installed: %w", version, w.Path, err)
 	}
-	if err := errors.Join(syncDir(part), os.Rename(part, final), syncDir(root)); err != nil {
+	if err := errors.Join(storage.SyncDir(part), os.Rename(part, final), storage.SyncDir(root)); err != nil {
 		return Runtime{}, err
 	}
 	return p.Find(version)
@@ -223,12 +224,4 @@ func unpack(ctx context.Context, m *zip.File, dir string) (err error) {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/inference/tfrt"
+	"github.com/inferd/inferd/storage"
 )
 
 // PackageDir has the runtimes that packages bring, each in a folder of its version.
@@ -132,7 +133,7 @@ func (p Places) Choose(version, by string) (Runtime, error) {
 	if err != nil {
 		return r, err
 	}
-	return r, replaceFile(filepath.Join(p.State, choiceName), b)
+	return r, storage.ReplaceFile(filepath.Join(p.State, choiceName), b, 0o644)
 }
 
 // Find is the runtime of that version, which may be opened.
@@ -204,20 +205,4 @@ func (p Places) Remove(version, inUse string) error {
 		return err
 	}
 	return os.RemoveAll(gone)
-}
-
-func replaceFile(path string, b []byte) error {
-	part := path + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the daemon reads it, whoever wrote it
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(part, path)
 }
