@@ -109,12 +109,7 @@ func (a *Appliance) forMetrics(h http.Handler) http.Handler {
 		}
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
-		if c := access.Challenge(err, r.Header["Authorization"] != nil); c != "" {
-			header.Set("WWW-Authenticate", c)
-		}
-		if err.RetryAfter > 0 {
-			header.Set("Retry-After", fmt.Sprintf("%.0f", max(1, err.RetryAfter.Seconds())))
-		}
+		access.Explain(header, err, r.Header["Authorization"] != nil)
 		w.WriteHeader(api.HTTPStatus(err))
 		_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Msg}) // the client is gone when this fails
 	})

@@ -123,7 +123,7 @@ func (a *Appliance) firstScan(ctx context.Context) {
 			return
 		}
 		wait := scanPatience
-		if _, loading := count(s); loading > 0 {
+		if _, _, loading := count(s); loading > 0 {
 			wait = loadPatience
 		}
 		t := time.NewTimer(wait)
@@ -202,32 +202,29 @@ func (a *Appliance) tellLine() {
 	}
 }
 
-// count is how many models there are, and how many versions are on their way.
-func count(s updater.Status) (models, loading int) {
+// count is how many models there are, how many of them answer, and how many versions are on their way.
+func count(s updater.Status) (models, live, loading int) {
 	for _, m := range s.Models {
 		if m.Removed {
 			continue
 		}
 		models++
+		if len(m.Live) > 0 {
+			live++
+		}
 		for _, v := range m.Versions {
 			if v.State == updater.StateLoading || v.State == updater.StateWarming || v.State == updater.StateValidating {
 				loading++
 			}
 		}
 	}
-	return models, loading
+	return models, live, loading
 }
 
 // statusLine says in one line how it is: models, jobs, and the worst that is not as it should be.
 func (a *Appliance) statusLine() string {
 	s, report := a.updater.Status(), a.health.Report()
-	models, loading := count(s)
-	live := 0
-	for _, m := range s.Models {
-		if !m.Removed && len(m.Live) > 0 {
-			live++
-		}
-	}
+	models, live, loading := count(s)
 	parts := []string{fmt.Sprintf("%d of %d models answer", live, models)}
 	if loading > 0 {
 		parts = append(parts, fmt.Sprintf("%d versions are being loaded", loading))
@@ -385,10 +382,6 @@ func (a *Appliance) queueHeld() bool {
 	if !a.safe {
 		return false
 	}
-	for _, m := range a.updater.Status().Models {
-		if len(m.Live) > 0 {
-			return false
-		}
-	}
-	return true
+	_, live, _ := count(a.updater.Status())
+	return live == 0
 }

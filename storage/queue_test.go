@@ -52,6 +52,15 @@ var epoch = time.Unix(1_700_000_000, 0)
 
 func job(model string) Item { return Item{Model: model, Kind: 1, Class: 2, Submitted: epoch} }
 
+// noise does not pack.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return b
+}
+
 func add(t testing.TB, q *Queue, it Item, payload string) Item {
 	t.Helper()
 	stored, existed, err := q.Append(context.Background(), it, []byte(payload))

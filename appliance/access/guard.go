@@ -8,10 +8,12 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -342,4 +344,14 @@ func (g *Guard) grantPeer(p Peer, known bool) *Grant {
 func remote(r *http.Request) netip.Addr {
 	at, _ := netip.ParseAddrPort(r.RemoteAddr)
 	return at.Addr()
+}
+
+// Explain puts into the headers of a refusal what the client must show, and when it may come again. presented: it has shown something.
+func Explain(header http.Header, e *inference.Error, presented bool) {
+	if c := Challenge(e, presented); c != "" {
+		header.Set("WWW-Authenticate", c)
+	}
+	if e.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	}
 }

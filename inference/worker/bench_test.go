@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/inferd/inferd/inference"
 )
 
 // BenchmarkRun is runs of 32 floats through an echoing worker.
@@ -17,25 +19,31 @@ func BenchmarkRun(b *testing.B) {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			b.ReportAllocs()
 			run := runOf("echo", floatTensor(make([]float32, 32)...))
-			var left atomic.Int64
-			left.Store(int64(b.N))
-			var wg sync.WaitGroup
-			for range callers {
-				wg.Go(func() {
-					for left.Add(-1) >= 0 {
-						res, err := m.Run(context.Background(), run)
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						res.Release()
-					}
-				})
-			}
-			wg.Wait()
+			runs(b, m, run, callers, b.N)
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "runs/s")
 		})
 	}
+}
+
+// runs makes n runs from so many goroutines.
+func runs(b *testing.B, m *Model, run *inference.Run, callers, n int) {
+	b.Helper()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				res, err := m.Run(context.Background(), run)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				res.Release()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestAllocations(t *testing.T) {

@@ -2,10 +2,7 @@
 package worker
 
 import (
-	"context"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +30,8 @@ func BenchmarkSandbox(b *testing.B) {
 		h := startHostWith(b, HostOptions{UseZygote: true, Library: library, Sandbox: s})
 		models = append(models, open(b, h, Load{Model: "m", Version: 1, Dir: dir, Tags: info.Tags, Signatures: info.Signatures, Callers: 2}, Options{}))
 	}
+	run := &inference.Run{Signature: info.Signatures[inference.DefaultSignature], Outputs: []int{0},
+		Inputs: []tensor.Parts{tensor.One(modeltest.Floats(tensor.Shape{1, 32}, make([]float32, 32)...))}}
 	for _, callers := range []int{1, 8} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			const slice = 500
@@ -45,7 +44,7 @@ func BenchmarkSandbox(b *testing.B) {
 			for i := range b.N {
 				for _, which := range []int{i % 2, 1 - i%2} {
 					before := time.Now()
-					runs(b, models[which], callers, slice)
+					runs(b, models[which], run, callers, slice)
 					took[which] += time.Since(before)
 				}
 			}
@@ -55,26 +54,4 @@ func BenchmarkSandbox(b *testing.B) {
 			b.ReportMetric(float64(b.N*slice)/took[1].Seconds(), "runs/s")
 		})
 	}
-}
-
-// runs makes n runs from so many goroutines.
-func runs(b *testing.B, m *Model, callers, n int) {
-	sig := m.load.Signatures[inference.DefaultSignature]
-	run := &inference.Run{Signature: sig, Inputs: []tensor.Parts{tensor.One(modeltest.Floats(tensor.Shape{1, 32}, make([]float32, 32)...))}, Outputs: []int{0}}
-	var left atomic.Int64
-	left.Store(int64(n))
-	var wg sync.WaitGroup
-	for range callers {
-		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				res, err := m.Run(context.Background(), run)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				res.Release()
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -99,6 +99,20 @@ func appendTo(q *storage.Queue) submitter {
 	}
 }
 
+// scratch is a queue in a file of its own; done closes and removes it.
+func (b *bench) scratch() (q *storage.Queue, path string, done func(), err error) {
+	dir, err := os.MkdirTemp(b.work, "queue-")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	path = filepath.Join(dir, "queue.db")
+	if q, err = storage.OpenQueue(path, boundless); err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, "", nil, err
+	}
+	return q, path, func() { _, _ = q.Close(), os.RemoveAll(dir) }, nil
+}
+
 func openQueue(path string) (submitter, func() error, error) {
 	q, err := storage.OpenQueue(path, boundless)
 	if err != nil {
@@ -230,16 +244,11 @@ func inverse(f func() (float64, error)) func() (float64, error) {
 
 // written is how many bytes reach the disk for a job, from its submit to its acknowledged result.
 func (b *bench) written(clients int) error {
-	dir, err := os.MkdirTemp(b.work, "queue-")
+	q, _, done, err := b.scratch()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	q, err := storage.OpenQueue(filepath.Join(dir, "queue.db"), boundless)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = q.Close() }()
+	defer done()
 	const session = "a-session-of-the-bench"
 	if err := q.NewSession(context.Background(), session, time.Now()); err != nil {
 		return err
@@ -262,14 +271,14 @@ func (b *bench) written(clients int) error {
 		if err != nil || len(leases) != 1 {
 			return fmt.Errorf("%d jobs leased: %w", len(leases), err)
 		}
-		done, err := q.Finish(ctx, leases[0].ID, storage.Outcome{State: storage.Done, Result: result, At: time.Now()})
+		ended, err := q.Finish(ctx, leases[0].ID, storage.Outcome{State: storage.Done, Result: result, At: time.Now()})
 		if err != nil {
 			return err
 		}
 		jobs.Add(1)
-		for up := acked.Load(); done.Out > up; up = acked.Load() { // an acknowledgement covers all before it
-			if acked.CompareAndSwap(up, done.Out) {
-				return q.Ack(ctx, session, done.Out)
+		for up := acked.Load(); ended.Out > up; up = acked.Load() { // an acknowledgement covers all before it
+			if acked.CompareAndSwap(up, ended.Out) {
+				return q.Ack(ctx, session, ended.Out)
 			}
 		}
 		return nil
@@ -314,16 +323,11 @@ func diskWrites() (int64, error) {
 
 // million fills a queue, opens it again, and submits to it beside an empty one.
 func (b *bench) million() error {
-	dir, err := os.MkdirTemp(b.work, "queue-")
+	q, path, done, err := b.scratch()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	path := filepath.Join(dir, "queue.db")
-	q, err := storage.OpenQueue(path, boundless)
-	if err != nil {
-		return err
-	}
+	defer done()
 	began, shown := time.Now(), time.Now()
 	var wg sync.WaitGroup
 	var left atomic.Int64

@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,16 +20,11 @@ const churnDepth = 1000
 // queueChurn keeps the depth: 64 goroutines append a job of 1 KB to 1 MB (its logarithm evenly spread) when they have finished and deleted
 // the oldest. The file is held against the most that was live at once, payloads and results as stored.
 func (b *bench) queueChurn() error {
-	dir, err := os.MkdirTemp(b.work, "queue-")
+	q, _, done, err := b.scratch()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	q, err := storage.OpenQueue(filepath.Join(dir, "queue.db"), boundless)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = q.Close() }()
+	defer done()
 	var peak, file, count atomic.Int64
 	errs := make(chan error, submitters)
 	var wg sync.WaitGroup
@@ -50,11 +44,11 @@ func (b *bench) queueChurn() error {
 			}
 		})
 	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
 	for going := true; going; {
 		select {
-		case <-done:
+		case <-ended:
 			going = false
 		case <-time.After(30 * time.Second):
 			fmt.Fprintf(os.Stderr, "bench: %d of %d jobs, the file has %d MB, %d MB were live at most\n", count.Load(), b.jobs, file.Load()>>20, peak.Load()>>20)

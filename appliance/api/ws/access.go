@@ -2,10 +2,8 @@
 package ws
 
 import (
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/inferd/inferd/appliance/access"
@@ -27,13 +25,8 @@ func isToken(protocol string) bool { return strings.HasPrefix(protocol, access.B
 // deny answers a handshake of somebody who is not let in. presented: he has shown a token.
 func deny(w http.ResponseWriter, err *inference.Error, presented bool) {
 	header := w.Header()
-	if c := access.Challenge(err, presented); c != "" {
-		header.Set("WWW-Authenticate", c)
-	}
+	access.Explain(header, err, presented)
 	header.Set("X-Inferd-Reason", err.Reason)
-	if err.RetryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(err.RetryAfter.Seconds()))))
-	}
 	refuse(w, api.HTTPStatus(err), err.Msg)
 }
 
