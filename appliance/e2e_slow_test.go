@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -266,15 +265,7 @@ func TestHTTP2Floods(t *testing.T) {
 
 // Certificates are replaced while a request and a call are under way, and connections are open: none of them ends.
 func TestNewCertificatesEndNoConnection(t *testing.T) {
-	var cert, key string
-	s := run(t, testConfig(t, func(cfg *config.Config) {
-		dir := filepath.Dir(cfg.StateDir)
-		cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-		c, k := certificate(t, 1)
-		write(t, cert, c)
-		write(t, key, k)
-		cfg.Listen.TLS = config.TLS{Cert: cert, Key: key, ClientCA: cert}
-	}))
+	s, cert, key := runSecured(t, func(cfg *config.Config) { cfg.Listen.TLS.ClientCA = cfg.Listen.TLS.Cert })
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)

@@ -81,17 +81,25 @@ func healthy(t *testing.T, address string, creds credentials.TransportCredential
 
 var anyServer = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the test's own server
 
-func TestDoorsWithTLS(t *testing.T) {
-	var cert, key string
-	s := run(t, testConfig(t, func(cfg *config.Config) {
+// runSecured runs an appliance without TensorFlow whose ports have certificate 1; cert and key are its files.
+func runSecured(t *testing.T, change func(*config.Config)) (s *server, cert, key string) {
+	t.Helper()
+	s = run(t, testConfig(t, func(cfg *config.Config) {
 		dir := filepath.Dir(cfg.StateDir)
 		cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 		c, k := certificate(t, 1)
 		write(t, cert, c)
 		write(t, key, k)
 		cfg.Listen.TLS = config.TLS{Cert: cert, Key: key}
-		cfg.Listen.GRPCSocket = filepath.Join(dir, "grpc.sock")
+		change(cfg)
 	}))
+	return s, cert, key
+}
+
+func TestDoorsWithTLS(t *testing.T) {
+	s, cert, key := runSecured(t, func(cfg *config.Config) {
+		cfg.Listen.GRPCSocket = filepath.Join(filepath.Dir(cfg.StateDir), "grpc.sock")
+	})
 	overHTTP, overGRPC := strings.TrimPrefix(s.http, "http://"), s.conn.Target()
 	for _, c := range []struct{ address, offers, want string }{{overHTTP, "h2", "h2"}, {overHTTP, "http/1.1", "http/1.1"}, {overGRPC, "h2", "h2"}} {
 		if serial, protocol := shown(t, c.address, c.offers); serial != 1 || protocol != c.want {

@@ -2,15 +2,12 @@
 package jobs_test
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/inferd/inferd/tools/words"
 )
 
 func TestEveryMessageIsDocumented(t *testing.T) {
@@ -18,45 +15,13 @@ func TestEveryMessageIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stored, err := filepath.Glob(filepath.Join("..", "..", "storage", "queue*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := 0
-	for _, path := range slices.Concat(here, stored) {
-		if strings.HasSuffix(path, "_test.go") {
-			continue
+	found := words.Literals(t, 0, words.Logged, "*.go", filepath.Join("..", "..", "storage", "queue*.go"))
+	for _, text := range found {
+		if !strings.Contains(string(page), "`"+strings.ReplaceAll(text, "`", "")+"`") {
+			t.Errorf("docs/queue.md says nothing of %q", text)
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || len(call.Args) == 0 {
-				return true
-			}
-			f, ok := call.Fun.(*ast.SelectorExpr)
-			lit, isLit := call.Args[0].(*ast.BasicLit)
-			if !ok || !isLit || !slices.Contains([]string{"Info", "Warn", "Error"}, f.Sel.Name) {
-				return true
-			}
-			text, err := strconv.Unquote(lit.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			found++
-			if !strings.Contains(string(page), "`"+strings.ReplaceAll(text, "`", "")+"`") {
-				t.Errorf("docs/queue.md says nothing of %q", text)
-			}
-			return true
-		})
 	}
-	if found < 15 {
-		t.Errorf("%d messages were found in the source", found)
+	if len(found) < 15 {
+		t.Errorf("%d messages were found in the source", len(found))
 	}
 }
