@@ -19,11 +19,10 @@ import (
 const (
 	livesFile = "lives.json" // in state_dir
 
-	shortLife  = time.Minute // a life that ends by itself before that is short
-	safeAfter  = 3           // so many short lives in a row make the next start a safe one
-	keptLives  = 10
-	maxLives   = 64 << 10 // bytes of the file
-	longestGap = time.Minute
+	shortLife = time.Minute // a life that ends by itself before that is short
+	safeAfter = 3           // so many short lives in a row make the next start a safe one
+	keptLives = 10
+	maxLives  = 64 << 10 // bytes of the file
 )
 
 // life is one run of the daemon, as state_dir/lives.json has it. The last is this one.
@@ -176,10 +175,14 @@ func NoteEnd(cfg *config.Config, result, status string, log *slog.Logger) {
 	})
 }
 
-// pause is how long a start waits after so many short lives: systemd would try at the same pace for ever.
-func pause(shorts int) time.Duration {
-	if shorts < 2 {
-		return 0 // the first time it is up again at once
+// LongestPause is the most that Pause gives: less than TimeoutStartSec=.
+const LongestPause = time.Minute
+
+// Pause is how long a start waits after so many in a row that came to nothing: systemd would try at the same pace for ever. After the first it
+// is up again, or refused again, at once.
+func Pause(failures int) time.Duration {
+	if failures < 2 {
+		return 0
 	}
-	return min(time.Second<<min(shorts-2, 6), longestGap)
+	return min(time.Second<<min(failures-2, 6), LongestPause)
 }

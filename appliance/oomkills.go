@@ -22,27 +22,26 @@ func oomKills(root fs.FS) (kills int64) {
 		if path.Base(name) == ".control" { // systemd's, for what is not the main process
 			name = path.Dir(name)
 		}
-		var files []string
+		var file string
 		switch {
 		case strings.Contains(","+controllers+",", ",memory,"):
-			files = []string{path.Join("sys/fs/cgroup/memory", name, "memory.oom_control")}
+			file = path.Join("sys/fs/cgroup/memory", name, "memory.oom_control")
 		case controllers == "":
-			core := path.Join("sys/fs/cgroup", name, "core", "memory.events")
-			if _, err := fs.Stat(root, core); err != nil { // it was not divided: the service's own counts, with its workers
-				core = path.Join("sys/fs/cgroup", name, "memory.events")
+			file = path.Join("sys/fs/cgroup", name, "core", "memory.events")
+			if _, err := fs.Stat(root, file); err != nil { // it was not divided: the service's own counts, with its workers
+				file = path.Join("sys/fs/cgroup", name, "memory.events")
 			}
-			files = []string{core}
+		default:
+			continue
 		}
-		for _, f := range files {
-			text, err := fs.ReadFile(root, f)
-			if err != nil {
-				continue
-			}
-			for l := range strings.Lines(string(text)) {
-				var n int64
-				if _, err := fmt.Sscanf(l, "oom_kill %d", &n); err == nil {
-					kills += max(n, 0)
-				}
+		text, err := fs.ReadFile(root, file)
+		if err != nil {
+			continue
+		}
+		for l := range strings.Lines(string(text)) {
+			var n int64
+			if _, err := fmt.Sscanf(l, "oom_kill %d", &n); err == nil {
+				kills += max(n, 0)
 			}
 		}
 	}

@@ -341,7 +341,7 @@ func (a *Appliance) rest(ctx context.Context) (ended func(error)) {
 	if last != "" {
 		a.log.Info("the run before", "reason", last)
 	}
-	if wait := pause(shorts); wait > 0 {
+	if wait := Pause(shorts); wait > 0 {
 		a.log.Warn("inferd has ended soon after its last starts, and waits before it goes on", "attempt", shorts, "wait", wait, "reason", last)
 		a.notify("STATUS", func(n *systemd.Notifier) error {
 			return n.Status(fmt.Sprintf("waits %s, for its last %d lives were short", wait, shorts))

@@ -334,8 +334,8 @@ func TestLives(t *testing.T) {
 			t.Errorf("%s: %d short lives, %q", name, shorts, last)
 		}
 	}
-	for n, want := range map[int]time.Duration{0: 0, 1: 0, 2: time.Second, 4: 4 * time.Second, 50: longestGap} {
-		if got := pause(n); got != want {
+	for n, want := range map[int]time.Duration{0: 0, 1: 0, 2: time.Second, 4: 4 * time.Second, 50: LongestPause} {
+		if got := Pause(n); got != want {
 			t.Errorf("after %d short lives: %s", n, got)
 		}
 	}

@@ -1,4 +1,4 @@
-// queueops.go: what callers may do to jobs: append, lease, finish, release, cancel, retry, delete.
+// queueops.go: what callers may do to jobs that nobody runs: append, cancel, retry, delete; and what opening the file does to those that somebody ran.
 package storage
 
 import (

@@ -11,13 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inferd/inferd/appliance"
 	"github.com/inferd/inferd/systemd"
 )
 
 const (
 	refusedFile  = "refused.json" // in systemd's RuntimeDirectory=, which lives as long as systemd tries
 	refusedBytes = 64 << 10
-	longestRest  = time.Minute // less than TimeoutStartSec=
+	longestRest  = appliance.LongestPause
 )
 
 // refused is what the starts before this one ended with.
@@ -28,10 +29,7 @@ type refused struct {
 
 // restAfter is how long a start waits that ends as the one before did. The first ends at once, so that `systemctl start` says so.
 func (r refused) restAfter() time.Duration {
-	if r.Times < 2 {
-		return 0
-	}
-	return min(time.Second<<min(r.Times-2, 6), longestRest)
+	return appliance.Pause(r.Times)
 }
 
 // slowly returns err, which keeps the appliance from starting. Where systemd would try again at once and for ever, and the start before ended
