@@ -42,7 +42,12 @@ func coreMain(settings string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	a, err := New(cfg, Options{Service: service, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: func(_, http net.Addr) { fmt.Println(http) }, step: stepKiller()})
+	opened := make(chan struct{})
+	ready := func(_, http net.Addr) {
+		fmt.Println(http)
+		close(opened)
+	}
+	a, err := New(cfg, Options{Service: service, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Ready: ready, step: stepKiller(opened)})
 	if err == nil {
 		err = a.Run(ctx)
 	}

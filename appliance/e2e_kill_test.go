@@ -27,14 +27,15 @@ const envStep = "INFERD_TEST_STEP"
 // envLong asks for the long form of a test.
 const envLong = "INFERD_LONG"
 
-// stepKiller is the core's Options.step.
-func stepKiller() func(name string) {
+// stepKiller is the core's Options.step. It kills only once the doors are open, for whoever started the core waits for that.
+func stepKiller(opened <-chan struct{}) func(name string) {
 	step, armed, ok := strings.Cut(os.Getenv(envStep), ":")
 	if !ok {
 		return nil
 	}
 	return func(name string) {
 		if _, err := os.Stat(armed); err == nil && name == step {
+			<-opened
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {} // it comes at once
 		}

@@ -57,7 +57,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 		})
 		// Its end was waited for before it counted as retired, so these are the zygote and the one worker.
 		if left := children(os.Getpid()); len(left) != 2 {
-			t.Errorf("after version %d: %d processes, want the zygote and a worker", n, len(left))
+			t.Errorf("after version %d: %d processes, want the zygote and a worker:%s", n, len(left), described(left))
 		}
 		if pid == old {
 			t.Errorf("version %d runs in the process of the version before", n)

@@ -473,6 +473,23 @@ func children(pid int) (out []int) {
 	return out
 }
 
+// described says of each process what a failed count of them must be understood by.
+func described(pids []int) string {
+	var b strings.Builder
+	for _, pid := range pids {
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // it may have ended
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		state := ""
+		for _, l := range strings.Split(string(status), "\n") {
+			if strings.HasPrefix(l, "State:") {
+				state = strings.TrimSpace(strings.TrimPrefix(l, "State:"))
+			}
+		}
+		fmt.Fprintf(&b, " %d %s, %s, %q;", pid, comm(pid), state, bytes.ReplaceAll(line, []byte{0}, []byte{' '}))
+	}
+	return b.String()
+}
+
 func comm(pid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // it may have ended
 	return strings.TrimSpace(string(name))

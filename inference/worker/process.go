@@ -257,7 +257,11 @@ func (p *process) fail(err error) {
 	}
 }
 
-// await waits for the process's end, tells everyone, and cleans up.
+// longestEnd is how long a killed process may take before it is left to the kernel: one whose file system hangs never ends.
+const longestEnd = 30 * time.Second
+
+// await waits for the process's end, tells everyone, and cleans up. The callers are told within a second of the first reason; done, which says
+// that the process's memory is back, waits for the process itself.
 func (p *process) await() {
 	status := make(chan *os.ProcessState, 1)
 	go func() {
@@ -268,9 +272,11 @@ func (p *process) await() {
 	}()
 	<-p.stop
 	var state *os.ProcessState
+	ended := false
 	select {
 	case state = <-status:
-	case <-time.After(time.Second): // stuck in the kernel; the callers need not wait for that
+		ended = true
+	case <-time.After(time.Second): // the kernel still takes it apart; the callers need not wait for that
 	}
 
 	p.mu.Lock()
@@ -296,6 +302,14 @@ func (p *process) await() {
 	p.reapMu.Unlock()
 	p.arena.close()
 	_ = p.bell.Close()
+	if !ended {
+		// Its memory is not given back yet. Threads at the lowest priority end late where others want every processor.
+		select {
+		case <-status:
+		case <-time.After(longestEnd):
+			p.host.log.Error("worker does not end: the kernel holds it; what it has of the box's memory stays taken", "pid", p.pid, "wait", longestEnd)
+		}
+	}
 	close(p.done)
 }
 
