@@ -220,7 +220,7 @@ func TestRealWatchLimit(t *testing.T) {
 	if !namespace.Inside(t, false) {
 		return
 	}
-	namespace.Limit(t, "max_inotify_watches", "2")
+	namespace.Limit(t, "max_inotify_watches", "1")
 	w := realTime(t, func(w *world, o *Options) {
 		put(t, w.sub(1), "")
 		o.PollInterval = 100 * time.Millisecond

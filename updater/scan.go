@@ -273,12 +273,16 @@ func times(info fs.FileInfo) (modified, changed time.Time, dev, ino uint64) {
 	return modified, time.Unix(st.Ctim.Unix()), st.Dev, st.Ino
 }
 
-// baseWatches are the folders whose news tell about a base path: itself, and its parent (or the nearest folder above that exists) for
-// its coming and going.
+// baseWatches are the folders whose news tell about a base path: itself, whose own watch also tells when it goes, and, where it is a link or is
+// not there, the nearest folder above that exists. That one is watched for no other reason: in the default layout it is state_dir, where the
+// queue writes at each commit.
 func baseWatches(base string) []watched {
 	var out []watched
 	if w, ok := watchOf(base, ""); ok {
 		out = append(out, w)
+		if info, err := os.Lstat(base); err == nil && info.IsDir() {
+			return out
+		}
 	}
 	for child := base; ; {
 		parent := filepath.Dir(child)

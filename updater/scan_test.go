@@ -88,10 +88,13 @@ func TestLookAt(t *testing.T) {
 	for _, w := range l.Watch {
 		watches[w.Path] = w.Child
 	}
-	for path, child := range map[string]string{dir: "m", filepath.Join(dir, "m"): "", filepath.Join(dir, "m", "00000123", "variables"): ""} {
+	for path, child := range map[string]string{filepath.Join(dir, "m"): "", filepath.Join(dir, "m", "00000123", "variables"): ""} {
 		if got, ok := watches[path]; !ok || got != child {
 			t.Errorf("watch of %s: %q %v, want %q", path, got, ok, child)
 		}
+	}
+	if _, ok := watches[dir]; ok {
+		t.Errorf("the folder above one that is there is watched")
 	}
 
 	if l := lookAt(filepath.Join(dir, "odd"), diagnose); l.Hint != "that is odd" || !l.Others {

@@ -262,12 +262,12 @@ func (w *watcher) unwatch(path string) {
 	}
 }
 
-// reconcile adds what the owner newly wants and gives up what it no longer does. Where something was added, news may have been missed
-// before, so the owner is hinted at once more.
+// reconcile adds what the owner newly wants and gives up what it no longer does. Where something was added or is not there any more, news may have
+// been missed before, so the owner is hinted at once more.
 func (w *watcher) reconcile(owner string, list []watched) {
 	before := w.of[owner]
 	now := make(map[place]identity, len(list))
-	added := false
+	added, gone := false, false
 	var trouble error
 	for _, d := range list {
 		path, known := w.byID[d.ID]
@@ -275,7 +275,9 @@ func (w *watcher) reconcile(owner string, list []watched) {
 			path = d.Path
 			w.unwatch(path) // the path may have led to another folder before
 			if err := w.fs.Add(path); err != nil {
-				if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, fsnotify.ErrClosed) {
+				if errors.Is(err, syscall.ENOENT) {
+					gone = true // since it was looked at
+				} else if !errors.Is(err, fsnotify.ErrClosed) {
 					trouble = fmt.Errorf("watch %s: %w", path, limitError(err))
 				}
 				continue
@@ -307,7 +309,8 @@ func (w *watcher) reconcile(owner string, list []watched) {
 			unused = append(unused, p)
 		}
 	}
-	if added {
+	again := added || gone
+	if again {
 		w.hints[owner] = true
 	}
 	w.mu.Unlock()
@@ -319,7 +322,7 @@ func (w *watcher) reconcile(owner string, list []watched) {
 	} else {
 		w.of[owner] = now
 	}
-	if added {
+	if again {
 		wake(w.news)
 	}
 }

@@ -327,3 +327,61 @@ func TestWatched(t *testing.T) {
 		t.Fatalf("watching is broken: %s", s.Watch)
 	}
 }
+
+// TestBaseIsWatchedAlone: what is written beside a models directory, as the queue is, is no news; that the directory is moved away and comes back is.
+func TestBaseIsWatchedAlone(t *testing.T) {
+	state := t.TempDir()
+	models := filepath.Join(state, "models")
+	mkdir := func(path string) {
+		t.Helper()
+		if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mkdir(models)
+	w, err := newWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.fs.Close() }()
+	// next is the next event that comes, which is never one of the queue's.
+	next := func() fsnotify.Event {
+		t.Helper()
+		select {
+		case e := <-w.events:
+			w.event(e)
+			return e
+		case <-time.After(30 * time.Second):
+			t.Fatal("no event came")
+		}
+		panic("not reached")
+	}
+	look := func() { w.reconcile("root", baseWatches(models)) }
+	look()
+	for n := range 100 {
+		if err := os.WriteFile(filepath.Join(state, "queue.db"), []byte{byte(n)}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mkdir(filepath.Join(models, "m"))
+	if e := next(); filepath.Base(e.Name) != "m" {
+		t.Fatalf("%v is news", e)
+	}
+	if err := os.Rename(models, models+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if e := next(); e.Name != models || !e.Has(fsnotify.Rename) {
+		t.Fatalf("its going said %v", e)
+	}
+	for _, path := range w.dropped {
+		w.drop(path)
+	}
+	look()
+	mkdir(models)
+	if e := next(); e.Name != models || !e.Has(fsnotify.Create) {
+		t.Fatalf("its coming back said %v", e)
+	}
+	if owners, _ := w.take(); !owners["root"] {
+		t.Fatal("the owner was not told")
+	}
+}
