@@ -162,6 +162,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.updater, err = updater.New(a.catalog, updater.Options{
 		Journal: a.journal, Build: opts.Version + " " + a.load.library + " " + a.load.confinement.verdicts(),
 		KeepDir: KeepDir(cfg), KeepCopyBytes: int64(cfg.Updater.KeepCopyLimit),
+		DiskFloor: func() int64 { return int64(a.current.Load().State.DiskFloor) },
 		ModelsDir: cfg.ModelsDir, Models: settingsOf(cfg).Models,
 		Discovered: func(m *updater.Model) {
 			c, _ := a.current.Load().Model(m.Name)

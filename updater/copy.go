@@ -2,6 +2,7 @@
 package updater
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -69,7 +70,7 @@ func (c *Controller) keep(ctx context.Context, dir string, t tree, to string, co
 		}
 	}()
 	ways := []duplicate{byReflink, byLink}
-	if t.Bytes <= copyLimit && roomFor(parent, t.Bytes) {
+	if t.Bytes <= copyLimit && c.roomFor(parent, t.Bytes) {
 		ways = []duplicate{byReflink, byCopy, byLink}
 	}
 	for _, how = range ways {
@@ -111,14 +112,18 @@ func (c *Controller) syncDir(dir string) error {
 	return errors.Join(c.sync(f), f.Close())
 }
 
-// roomFor reports whether a twentieth of the file system stays free with so many bytes more on it.
-func roomFor(dir string, bytes int64) bool {
+// roomFor reports whether the floor, or a twentieth of the file system, stays free with so many bytes more on it.
+func (c *Controller) roomFor(dir string, bytes int64) bool {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return false
 	}
 	free, whole := int64(s.Bavail)*s.Bsize, int64(s.Blocks)*s.Bsize
-	return free-bytes >= whole/20
+	var floor int64
+	if c.opts.DiskFloor != nil {
+		floor = c.opts.DiskFloor()
+	}
+	return free-bytes >= cmp.Or(floor, whole/20)
 }
 
 func duplicateTree(ctx context.Context, from, to string, how duplicate, depth int) error {

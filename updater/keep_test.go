@@ -378,6 +378,11 @@ func TestWaysToKeep(t *testing.T) {
 			t.Fatalf("limit %d: %v %v", limit, how, err)
 		}
 	}
+	c.opts.DiskFloor = func() int64 { return 1 << 62 } // no disk has that much
+	if how, _, err := c.keep(t.Context(), filepath.Join(dir, "1"), sum, filepath.Join(dir, "store", "m", keptName(1, sum)), 1<<20); err != nil || how == byCopy {
+		t.Fatalf("below the disk's floor: %v %v", how, err)
+	}
+	c.opts.DiskFloor = nil
 	other := sum
 	other.Sum = "another"
 	to := filepath.Join(dir, "store", "m", "1-other")

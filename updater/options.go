@@ -143,6 +143,8 @@ type Options struct {
 	KeepDir string
 	// KeepCopyBytes is up to which size a version is copied where its file system cannot share bytes; a larger one is hard linked.
 	KeepCopyBytes int64
+	// DiskFloor is how many bytes of KeepDir's file system such a copy leaves free, as configured by now. 0 or nil: a twentieth of it.
+	DiskFloor func() int64
 	// Step, when not nil, is called at each named step of an update (trying, warming, loaded, published, good, retired), so that tests can
 	// end the process there. It must not call the controller.
 	Step func(name string)
