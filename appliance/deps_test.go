@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"appliance/api/rest":             {"appliance/access", "appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/rpc":              {"appliance/access", "appliance/admission", "appliance/api", "appliance/api/rpc/jobspb", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/rpc/jobspb":       {},
+	"appliance/api/oip":              {"appliance/access", "appliance/api", "inference", "inference/tensor"},
 	"appliance/api/ws":               {"appliance/access", "appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor", "storage"},
 	"systemd":                        {},
 	"clients/browser":                {},
