@@ -215,7 +215,7 @@ func TestTokensOverGRPC(t *testing.T) {
 		{"graph", "ModelService/GetModelStatus", &pb.GetModelStatusRequest{ModelSpec: &pb.ModelSpec{Name: "other"}}, new(pb.GetModelStatusResponse), codes.PermissionDenied, "needs predict or submit"},
 		{"robot", "ModelService/HandleReloadConfigRequest", &pb.ReloadConfigRequest{}, new(pb.ReloadConfigResponse), codes.PermissionDenied, "needs admin"},
 		{"boss", "ModelService/HandleReloadConfigRequest", &pb.ReloadConfigRequest{}, new(pb.ReloadConfigResponse), codes.InvalidArgument, "ModelConfigList"},
-		{"graph", "PredictionService/Classify", &pb.ClassificationRequest{}, new(pb.ClassificationResponse), codes.PermissionDenied, "needs predict"},
+		{"graph", "PredictionService/Classify", &pb.ClassificationRequest{ModelSpec: &pb.ModelSpec{Name: "graph"}}, new(pb.ClassificationResponse), codes.PermissionDenied, "needs predict"},
 	} {
 		err := g.conn.Invoke(g.with(t.Context(), c.token), service+c.method, c.request, c.response)
 		if st := status.Convert(err); st.Code() != c.want || !strings.Contains(st.Message(), c.text) {

@@ -148,7 +148,7 @@ func TestRecordedExamples(t *testing.T) {
 		says string
 	}{
 		{&pb.PredictionLog{LogType: &pb.PredictionLog_ClassifyLog{ClassifyLog: &pb.ClassifyLog{Request: &pb.ClassificationRequest{ModelSpec: spec("regress"), Input: list}}}},
-			"recorded request 4 of assets.extra/tf_serving_warmup_requests: INVALID_ARGUMENT: signature \"regress\": a classification signature has the output classes or scores; this one has {outputs}"},
+			"recorded request 4 of assets.extra/tf_serving_warmup_requests: INVALID_ARGUMENT: Expected classification signature outputs to contain at least one of \"classes\" or \"scores\". Signature was: inputs {inputs} outputs {outputs}"},
 		{&pb.PredictionLog{LogType: &pb.PredictionLog_RegressLog{RegressLog: &pb.RegressLog{Request: &pb.RegressionRequest{ModelSpec: spec("regress"),
 			Input: &pb.Input{Kind: &pb.Input_ExampleList{ExampleList: &pb.ExampleList{Examples: []*examplepb.Example{{}}}}}}}}}, "recorded request 4 of"}, // no feature "x"
 		{&pb.PredictionLog{LogType: &pb.PredictionLog_SessionRunLog{SessionRunLog: &pb.SessionRunLog{}}}, "Unsupported log_type for warmup: 5"},

@@ -191,10 +191,10 @@ def errors(c):
     check_error("a product that overflows", predict(inputs={"x": tensor(tf.float32, [1 << 40, 1 << 40], float_val=[1])}), code.INVALID_ARGUMENT,
                 "tensor parsing error: x")
     check_error("a message over the limit", predict(inputs={"x": np.zeros([17 << 20, 1], np.float32)}), code.RESOURCE_EXHAUSTED, "")
-    check_error("Classify", lambda: c.prediction.Classify(classification_pb2.ClassificationRequest(), timeout=TIMEOUT), code.UNIMPLEMENTED, "Classify ")
-    check_error("Regress", lambda: c.prediction.Regress(regression_pb2.RegressionRequest(), timeout=TIMEOUT), code.UNIMPLEMENTED, "Regress ")
+    check_error("Classify", lambda: c.prediction.Classify(classification_pb2.ClassificationRequest(), timeout=TIMEOUT), code.INVALID_ARGUMENT, "Missing ModelSpec")
+    check_error("Regress", lambda: c.prediction.Regress(regression_pb2.RegressionRequest(), timeout=TIMEOUT), code.INVALID_ARGUMENT, "Missing ModelSpec")
     check_error("MultiInference", lambda: c.prediction.MultiInference(inference_pb2.MultiInferenceRequest(), timeout=TIMEOUT),
-                code.UNIMPLEMENTED, "MultiInference ")
+                code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
 
 
 def metadata(c):

@@ -169,6 +169,8 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 	switch to.act {
 	case actPredict:
 		return h.predict(s, w, r, to.spec, start, o)
+	case actClassify, actRegress:
+		return h.examples(s, w, r, to, start, o)
 	case actSubmit:
 		return h.submit(s, w, r, to, start)
 	case actList:
@@ -194,8 +196,7 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 		o.Version = handle.Version().Number
 		s.enc.out = appendMetadata(s.enc.out, handle.Version())
 	default:
-		return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
-			"%s over REST is not there yet; call the same signature with :predict, with its inputs as tensors", to.act)
+		return malformed(r)
 	}
 	return nil
 }
@@ -215,24 +216,11 @@ func (h *handler) models(grant *access.Grant) []modelStatus {
 }
 
 func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, spec inference.Spec, start time.Time, o *api.Observation) *inference.Error {
-	s.unread = true
-	timeout, bad := requestTimeout(r)
-	if bad != nil {
-		return bad
-	}
-	caller, bad := h.caller(r, start, timeout)
-	if bad != nil {
-		return bad
-	}
-	entry, bad := h.svc.Enter(spec, caller)
+	entry, timeout, bad := h.admit(s, w, r, spec, start)
 	if bad != nil {
 		return bad
 	}
 	defer entry.Leave()
-	s.unread = r.ContentLength > h.opts.MaxRequestBytes // else readBody begins
-	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes, entry.Grow); bad != nil {
-		return bad
-	}
 	spec.Keys = keys(r.Header)
 	handle, err := h.svc.Acquire(spec)
 	if err != nil {
@@ -253,6 +241,39 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	if bad != nil {
 		return bad
 	}
+	resp, bad := h.call(s, r, handle, &entry, start, timeout)
+	if bad != nil {
+		return bad
+	}
+	defer resp.Release()
+	return s.write(resp)
+}
+
+// admit asks for a place and reads the body into s.body. The caller leaves the entry. The timeout is the client's, 0 when it has none.
+func (h *handler) admit(s *scratch, w http.ResponseWriter, r *http.Request, spec inference.Spec, start time.Time) (api.Entry, time.Duration, *inference.Error) {
+	s.unread = true
+	timeout, bad := requestTimeout(r)
+	if bad != nil {
+		return api.Entry{}, 0, bad
+	}
+	caller, bad := h.caller(r, start, timeout)
+	if bad != nil {
+		return api.Entry{}, 0, bad
+	}
+	entry, bad := h.svc.Enter(spec, caller)
+	if bad != nil {
+		return api.Entry{}, 0, bad
+	}
+	s.unread = r.ContentLength > h.opts.MaxRequestBytes // else readBody begins
+	if s.body, bad = readBody(s.body, w, r, h.opts.MaxRequestBytes, entry.Grow); bad != nil {
+		entry.Leave()
+		return api.Entry{}, 0, bad
+	}
+	return entry, timeout, nil
+}
+
+// call has s.req answered. The caller releases the response.
+func (h *handler) call(s *scratch, r *http.Request, handle *inference.Handle, entry *api.Entry, start time.Time, timeout time.Duration) (*inference.Response, *inference.Error) {
 	entry.Fill(&s.req)
 	defer s.req.Ticket.Leave()
 	ctx := r.Context()
@@ -263,10 +284,9 @@ func (h *handler) predict(s *scratch, w http.ResponseWriter, r *http.Request, sp
 	}
 	resp, err := h.svc.Predict(ctx, handle, &s.req)
 	if err != nil {
-		return inference.AsError(err)
+		return nil, inference.AsError(err)
 	}
-	defer resp.Release()
-	return s.write(resp)
+	return resp, nil
 }
 
 // requestTimeout is what the client says it waits, 0 when it does not say.

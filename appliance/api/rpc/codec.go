@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// codec reads and writes the two Predict messages by hand, and leaves every other one to the generated code.
+// codec reads and writes the messages of predictions by hand, and leaves every other one to the generated code.
 type codec struct {
 	generated encoding.CodecV2
 	pool      mem.BufferPool
@@ -31,9 +31,15 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.generated.Marshal(v)
 }
 
-// Unmarshal keeps a reference to data for a Predict request, until its free.
+// byHand is a message that is read without the generated code, and keeps the memory that it lies in.
+type byHand interface {
+	parse(b []byte) error
+	keep(buffer mem.Buffer)
+}
+
+// Unmarshal keeps a reference to data for a request that is read by hand, until its free.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	r, ok := v.(*request)
+	r, ok := v.(byHand)
 	if !ok {
 		return c.generated.Unmarshal(data, v)
 	}
@@ -43,11 +49,13 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		buffer.Free()
 		return err
 	}
-	r.buffer = buffer
+	r.keep(buffer)
 	return nil
 }
 
-// reply is an encoded PredictResponse. Its one reference goes to grpc with Marshal.
+func (r *request) keep(buffer mem.Buffer) { r.buffer = buffer }
+
+// reply is an encoded answer. Its one reference goes to grpc with Marshal.
 type reply struct {
 	buffer mem.Buffer
 }

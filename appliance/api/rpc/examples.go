@@ -2,20 +2,16 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
-)
-
-// Method names of the signatures that take tf.Examples.
-const (
-	methodClassify = "tensorflow/serving/classify"
-	methodRegress  = "tensorflow/serving/regress"
 )
 
 // maxTasks bounds a MultiInferenceRequest.
@@ -23,14 +19,19 @@ const maxTasks = 1000
 
 // exampleRequest is a parsed ClassificationRequest, RegressionRequest or MultiInferenceRequest. Every slice in it lies in the message.
 type exampleRequest struct {
+	kind  inference.RecordedKind
 	tasks []exampleTask // one, but for MultiInference
 	input exampleInput
+
+	buffer mem.Buffer
+	ctx    context.Context // of the call, for its metadata
 }
 
 // exampleTask is an InferenceTask.
 type exampleTask struct {
-	spec   wireSpec
-	method string
+	hasSpec bool
+	spec    wireSpec
+	method  string
 }
 
 // exampleInput is an Input: an ExampleList, or an ExampleListWithContext.
@@ -40,71 +41,58 @@ type exampleInput struct {
 	context  []byte           // serialised
 }
 
-// decodeExamples makes a request of each task.
+// decodeExamples makes a request of each task. The models that the message names do not matter.
 func decodeExamples(kind inference.RecordedKind, b []byte, signatures map[string]*inference.Signature) ([]*inference.Request, error) {
-	var r exampleRequest
-	if err := r.parse(kind, b); err != nil {
+	r := exampleRequest{kind: kind}
+	if err := r.parse(b); err != nil {
 		return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "%v", err)
 	}
 	if len(r.tasks) == 0 {
 		return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "the MultiInferenceRequest has no task")
 	}
-	x, err := r.input.tensor(maxRecorded)
-	if err != nil {
-		return nil, err
-	}
+	return r.resolve(signatures, false, maxRecorded)
+}
+
+// resolve makes a request of each task; they share one input. With named, every task must name the first one's model.
+func (r *exampleRequest) resolve(signatures map[string]*inference.Signature, named bool, maxBytes int64) ([]*inference.Request, error) {
+	multi := r.kind == inference.RecordedMultiInference
 	list, seen := make([]*inference.Request, 0, len(r.tasks)), make(map[string]bool, len(r.tasks))
 	for i := range r.tasks {
 		t := &r.tasks[i]
+		if multi && named {
+			switch {
+			case len(t.spec.name) == 0:
+				return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "Found ModelSpec with an empty model name.")
+			case string(t.spec.name) != string(r.tasks[0].spec.name):
+				return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+			}
+		}
 		key := t.spec.key()
 		if seen[key] {
 			return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonInput, "Duplicate evaluation of signature: %s", key)
 		}
 		seen[key] = true
-		sig := signatures[key]
-		switch {
-		case sig == nil && kind == inference.RecordedMultiInference:
-			return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonModel, "Requested signature not found in model graph: %s", key)
-		case sig == nil:
-			return nil, inference.Errorf(inference.InvalidArgument, inference.ReasonModel, "No signature was found with the name: %s", key)
+		sig, err := api.ExampleSignature(signatures, key)
+		if err != nil && multi {
+			err = inference.Errorf(inference.InvalidArgument, inference.ReasonModel, "Requested signature not found in model graph: %s", key)
 		}
-		outputs, err := exampleOutputs(sig, t.method)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, &inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: outputs})
+		outputs, err := api.ExampleOutputs(sig, t.method)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, &inference.Request{Signature: sig, Outputs: outputs})
+	}
+	x, err := r.input.tensor(maxBytes)
+	if err != nil {
+		return nil, err
+	}
+	for _, req := range list {
+		req.Inputs = []*tensor.Tensor{x}
 	}
 	return list, nil
-}
-
-// exampleOutputs are the outputs that the method answers from, of a signature that has what the method takes. The signature's own method
-// name does not count: TensorFlow 2 writes predict into all of them, and TensorFlow Serving looks at it only with
-// --enable_signature_method_name_check.
-func exampleOutputs(sig *inference.Signature, method string) ([]int, error) {
-	bad := func(format string, args ...any) error {
-		return inference.Errorf(inference.InvalidArgument, inference.ReasonModel, "signature %q: %s", sig.Key, fmt.Sprintf(format, args...))
-	}
-	word, from := "classification", []string{"classes", "scores"}
-	switch method {
-	case methodClassify:
-	case methodRegress:
-		word, from = "regression", []string{"outputs"}
-	default:
-		return nil, inference.Errorf(inference.Unimplemented, inference.ReasonInput, "Unsupported signature method_name: %s", cutText(method))
-	}
-	if len(sig.Inputs) != 1 || sig.Inputs[0].Alias != "inputs" {
-		return nil, bad("a %s signature has one input, \"inputs\"; this one has {%s}", word, strings.Join(aliases(sig.Inputs, all), ","))
-	}
-	var outputs []int
-	for _, alias := range from {
-		if i := sig.Output(alias); i >= 0 {
-			outputs = append(outputs, i)
-		}
-	}
-	if len(outputs) == 0 {
-		return nil, bad("a %s signature has the output %s; this one has {%s}", word, strings.Join(from, " or "), strings.Join(aliases(sig.Outputs, all), ","))
-	}
-	return outputs, nil
 }
 
 // tensor is the examples as the graph parses them, each with the context before it: TensorFlow Serving puts the bytes of the two messages
@@ -115,13 +103,9 @@ func (in *exampleInput) tensor(maxBytes int64) (*tensor.Tensor, error) {
 	}
 	all := in.examples
 	if len(in.context) > 0 {
-		total := int64(len(in.context)) * int64(len(in.examples))
-		for _, e := range in.examples {
-			total += int64(len(e))
-		}
-		if total > maxBytes {
+		if total := in.size(); total > maxBytes {
 			return nil, inference.Errorf(inference.ResourceExhausted, inference.ReasonTooLarge,
-				"%d examples with a context of %d bytes each take %d bytes, at most %d are made; record fewer examples", len(in.examples), len(in.context), total, maxBytes)
+				"%d examples with a context of %d bytes each take %d bytes, at most %d are made; send fewer examples at once", len(in.examples), len(in.context), total, maxBytes)
 		}
 		all = make([][]byte, len(in.examples))
 		for i, e := range in.examples {
@@ -131,17 +115,30 @@ func (in *exampleInput) tensor(maxBytes int64) (*tensor.Tensor, error) {
 	return tensor.NewStrings(tensor.Shape{int64(len(all))}, all)
 }
 
-// parse reads b, which it keeps.
-func (r *exampleRequest) parse(kind inference.RecordedKind, b []byte) error {
-	switch kind {
+// size is how many bytes the tensor takes beside the message: none without a context, for then it lies in it.
+func (in *exampleInput) size() int64 {
+	if len(in.context) == 0 {
+		return 0
+	}
+	total := int64(len(in.context)) * int64(len(in.examples))
+	for _, e := range in.examples {
+		total += int64(len(e))
+	}
+	return total
+}
+
+// parse reads b, which it keeps, as a message of r.kind.
+func (r *exampleRequest) parse(b []byte) error {
+	switch r.kind {
 	case inference.RecordedClassify:
-		r.tasks = []exampleTask{{method: methodClassify}}
+		r.tasks = []exampleTask{{method: api.MethodClassify}}
 	case inference.RecordedRegress:
-		r.tasks = []exampleTask{{method: methodRegress}}
+		r.tasks = []exampleTask{{method: api.MethodRegress}}
 	}
 	return eachField(b, func(f *field) error {
 		switch {
-		case f.is(1, protowire.BytesType) && kind != inference.RecordedMultiInference:
+		case f.is(1, protowire.BytesType) && r.kind != inference.RecordedMultiInference:
+			r.tasks[0].hasSpec = true
 			return r.tasks[0].spec.merge(f.b)
 		case f.is(1, protowire.BytesType):
 			if len(r.tasks) == maxTasks {
@@ -162,6 +159,7 @@ func (t *exampleTask) parse(b []byte) error {
 	return eachField(b, func(f *field) error {
 		switch {
 		case f.is(1, protowire.BytesType):
+			t.hasSpec = true
 			return t.spec.merge(f.b)
 		case f.is(2, protowire.BytesType):
 			if !utf8.Valid(f.b) {
@@ -185,8 +183,8 @@ func (in *exampleInput) merge(b []byte) error {
 		return eachField(f.b, func(f *field) error {
 			switch {
 			case f.is(1, protowire.BytesType):
-				if len(in.examples) == maxEntries {
-					return fmt.Errorf("the request has more than %d examples", maxEntries)
+				if len(in.examples) == api.MaxExamples {
+					return fmt.Errorf("the request has more than %d examples", api.MaxExamples)
 				}
 				in.examples = append(in.examples, f.b)
 			case f.is(2, protowire.BytesType) && in.kind == 2:
@@ -210,13 +208,4 @@ func eachField(b []byte, visit func(f *field) error) error {
 		b = rest
 	}
 	return nil
-}
-
-// cutText is a name for a message.
-func cutText(s string) string {
-	const most = 200
-	if len(s) > most {
-		return s[:most] + "..."
-	}
-	return s
 }

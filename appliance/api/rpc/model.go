@@ -1,9 +1,8 @@
-// model.go: the rarer methods: metadata, status, reload, and those that are not there yet.
+// model.go: the rarer methods: metadata, status and reload.
 package rpc
 
 import (
 	"context"
-	"slices"
 
 	corepb "github.com/wamuir/graft/tensorflow/core/protobuf/for_core_protos_go_proto"
 	pb "github.com/wamuir/graft/tensorflow/serving/apis_go_proto"
@@ -142,29 +141,4 @@ func (s *server) counters(names []string) []int64 {
 		return make([]int64, len(names))
 	}
 	return s.opts.Counters(names)
-}
-
-func (s *server) classify(ctx context.Context, req *pb.ClassificationRequest, o *api.Observation) (proto.Message, error) {
-	return nil, s.unimplemented(ctx, "Classify", req.ModelSpec, o)
-}
-
-func (s *server) regress(ctx context.Context, req *pb.RegressionRequest, o *api.Observation) (proto.Message, error) {
-	return nil, s.unimplemented(ctx, "Regress", req.ModelSpec, o)
-}
-
-func (s *server) multiInference(ctx context.Context, req *pb.MultiInferenceRequest, o *api.Observation) (proto.Message, error) {
-	var first *pb.ModelSpec
-	if i := slices.IndexFunc(req.Tasks, func(t *pb.InferenceTask) bool { return t.GetModelSpec() != nil }); i >= 0 {
-		first = req.Tasks[i].ModelSpec
-	}
-	return nil, s.unimplemented(ctx, "MultiInference", first, o)
-}
-
-func (s *server) unimplemented(ctx context.Context, method string, m *pb.ModelSpec, o *api.Observation) error {
-	o.Model = m.GetName()
-	if err := s.may(ctx, access.Predict, m.GetName()); err != nil {
-		return err
-	}
-	return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
-		"%s is not available in this version of inferd; call Predict with the same signature and serialized tf.Example protos as its string input.", method)
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -39,9 +40,9 @@ func exampleSignatures() map[string]*inference.Signature {
 	}
 	all := make(map[string]*inference.Signature)
 	for _, s := range []*inference.Signature{
-		sig(inference.DefaultSignature, methodClassify, "inputs", "classes", "scores"), sig("scores", methodClassify, "inputs", "more", "scores"),
-		sig("regress", methodRegress, "inputs", "outputs"), sig("predict", "tensorflow/serving/predict", "inputs", "outputs"),
-		sig("odd input", methodRegress, "x", "outputs"), sig("odd output", methodRegress, "inputs", "y"),
+		sig(inference.DefaultSignature, api.MethodClassify, "inputs", "classes", "scores"), sig("scores", api.MethodClassify, "inputs", "more", "scores"),
+		sig("regress", api.MethodRegress, "inputs", "outputs"), sig("predict", "tensorflow/serving/predict", "inputs", "outputs"),
+		sig("odd input", api.MethodRegress, "x", "outputs"), sig("odd output", api.MethodRegress, "inputs", "y"),
 	} {
 		all[s.Key] = s
 	}
@@ -67,22 +68,22 @@ func TestDecodeRecordedExamples(t *testing.T) {
 		{"context", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("regress"), Input: withContext(feature("c", 9), feature("x", 1), feature("x", 2))}, "regress[0]: c=9 x=1 | c=9 x=2"},
 		{"context and example have the feature", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("regress"), Input: withContext(feature("x", 9), feature("x", 1))}, "regress[0]: x=1"},
 		{"no context after all", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("regress"), Input: withContext(nil, feature("x", 1))}, "regress[0]: x=1"},
-		{"multi inference", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("", methodClassify), task("regress", methodRegress)}, Input: one},
+		{"multi inference", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("", api.MethodClassify), task("regress", api.MethodRegress)}, Input: one},
 			"serving_default[0 1]: x=1; regress[0]: x=1"},
 		{"no examples", inference.RecordedClassify, &pb.ClassificationRequest{Input: examples()}, "! Input is empty."},
 		{"no input", inference.RecordedClassify, &pb.ClassificationRequest{}, "! Input is empty."},
 		{"a context alone", inference.RecordedClassify, &pb.ClassificationRequest{Input: withContext(feature("x", 1))}, "! Input is empty."},
 		{"a signature that is not there", inference.RecordedClassify, &pb.ClassificationRequest{ModelSpec: spec("gone"), Input: one}, "! No signature was found with the name: gone"},
-		{"a classification signature", inference.RecordedRegress, &pb.RegressionRequest{Input: one}, `! signature "serving_default": a regression signature has the output outputs; this one has {classes,scores}`},
+		{"a classification signature", inference.RecordedRegress, &pb.RegressionRequest{Input: one}, "! Expected one output Tensor."},
 		{"a predict signature with the right names", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("predict"), Input: one}, "predict[0]: x=1"},
-		{"a predict signature without", inference.RecordedClassify, &pb.ClassificationRequest{ModelSpec: spec("predict"), Input: one}, `! a classification signature has the output classes or scores; this one has {outputs}`},
-		{"another input", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("odd input"), Input: one}, `! has one input, "inputs"; this one has {x}`},
-		{"another output", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("odd output"), Input: one}, "! has the output outputs; this one has {y}"},
+		{"a predict signature without", inference.RecordedClassify, &pb.ClassificationRequest{ModelSpec: spec("predict"), Input: one}, `! Expected classification signature outputs to contain at least one of "classes" or "scores". Signature was: inputs {inputs} outputs {outputs}`},
+		{"another input", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("odd input"), Input: one}, "! No regression inputs found in SignatureDef: inputs {x} outputs {outputs}"},
+		{"another output", inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: spec("odd output"), Input: one}, "! No regression outputs found in SignatureDef: inputs {inputs} outputs {y}"},
 		{"no task", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Input: one}, "! has no task"},
 		{"too many tasks", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: make([]*pb.InferenceTask, maxTasks+1), Input: one}, "! more than 1000 tasks"},
-		{"a task twice", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("regress", methodRegress), task("regress", methodRegress)}, Input: one},
+		{"a task twice", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("regress", api.MethodRegress), task("regress", api.MethodRegress)}, Input: one},
 			"! Duplicate evaluation of signature: regress"},
-		{"a task for a signature that is not there", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("gone", methodRegress)}, Input: one},
+		{"a task for a signature that is not there", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("gone", api.MethodRegress)}, Input: one},
 			"! Requested signature not found in model graph: gone"},
 		{"a task of another method", inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("predict", "tensorflow/serving/predict")}, Input: one},
 			"! Unsupported signature method_name: tensorflow/serving/predict"},
@@ -147,7 +148,7 @@ func TestRecordedExamplesAreBounded(t *testing.T) {
 		t.Error(err)
 	}
 	var many []byte
-	for range maxEntries + 1 {
+	for range api.MaxExamples + 1 {
 		many = protowire.AppendBytes(protowire.AppendTag(many, 1, protowire.BytesType), nil)
 	}
 	b := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), many)
@@ -169,7 +170,7 @@ func FuzzRecorded(f *testing.F) {
 	}
 	add(inference.RecordedClassify, &pb.ClassificationRequest{ModelSpec: &pb.ModelSpec{SignatureName: "scores"}, Input: examples(feature("x", 1), feature("y", 2))})
 	add(inference.RecordedRegress, &pb.RegressionRequest{ModelSpec: &pb.ModelSpec{SignatureName: "regress"}, Input: withContext(feature("c", 1), feature("x", 1))})
-	add(inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{{ModelSpec: &pb.ModelSpec{}, MethodName: methodClassify}}, Input: examples(feature("x", 1))})
+	add(inference.RecordedMultiInference, &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{{ModelSpec: &pb.ModelSpec{}, MethodName: api.MethodClassify}}, Input: examples(feature("x", 1))})
 	f.Add(uint8(6), []byte{})
 	signatures := exampleSignatures()
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {

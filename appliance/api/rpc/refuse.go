@@ -2,6 +2,7 @@
 package rpc
 
 import (
+	"context"
 	"strconv"
 	"time"
 
@@ -23,15 +24,18 @@ const PriorityKey = "inferd-priority"
 const errorDomain = "inferd"
 
 // caller is what is known of the call beside its inputs.
-func (r *request) caller() (api.Caller, error) {
-	c := api.Caller{Bytes: int64(r.buffer.Len()), From: clientOf(r.ctx)}
-	if at, ok := r.ctx.Deadline(); ok {
+func (r *request) caller() (api.Caller, error) { return callerOf(r.ctx, r.buffer.Len()) }
+
+// callerOf is who sends a message of so many bytes.
+func callerOf(ctx context.Context, bytes int) (api.Caller, error) {
+	c := api.Caller{Bytes: int64(bytes), From: clientOf(ctx)}
+	if at, ok := ctx.Deadline(); ok {
 		c.Deadline = at
 		if most := time.Now().Add(api.MaxDeadline); at.After(most) {
 			c.Deadline = most
 		}
 	}
-	if v := metadata.ValueFromIncomingContext(r.ctx, PriorityKey); len(v) > 0 {
+	if v := metadata.ValueFromIncomingContext(ctx, PriorityKey); len(v) > 0 {
 		class, ok := inference.ParseClass(v[0])
 		if !ok {
 			return c, inference.Errorf(inference.InvalidArgument, inference.ReasonInput,

@@ -105,9 +105,9 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 		HandlerType: (*any)(nil),
 		Methods: []grpc.MethodDesc{
 			srv.predictMethod(),
-			unary(srv, predictionService, "Classify", "classify", srv.classify),
-			unary(srv, predictionService, "Regress", "regress", srv.regress),
-			unary(srv, predictionService, "MultiInference", "multi_inference", srv.multiInference),
+			srv.exampleMethod("Classify", "classify", inference.RecordedClassify),
+			srv.exampleMethod("Regress", "regress", inference.RecordedRegress),
+			srv.exampleMethod("MultiInference", "multi_inference", inference.RecordedMultiInference),
 			unary(srv, predictionService, "GetModelMetadata", "metadata", srv.metadata),
 		},
 		Metadata: pb.File_tensorflow_serving_apis_prediction_service_proto.Path(),

@@ -190,26 +190,6 @@ func TestReload(t *testing.T) {
 	r.finished(t, 2)
 }
 
-func TestUnimplemented(t *testing.T) {
-	r := start(t, Options{})
-	r.publishHalf(t, 1)
-	for method, req := range map[string]proto.Message{
-		"Classify":       &pb.ClassificationRequest{ModelSpec: modelSpec("half_plus_two")},
-		"Regress":        &pb.RegressionRequest{ModelSpec: modelSpec("half_plus_two")},
-		"MultiInference": &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{{}, {ModelSpec: modelSpec("half_plus_two")}}},
-	} {
-		err := r.conn.Invoke(t.Context(), "/tensorflow.serving.PredictionService/"+method, req, &pb.ClassificationResponse{})
-		if status.Code(err) != codes.Unimplemented || !strings.HasPrefix(status.Convert(err).Message(), method+" is not available") {
-			t.Errorf("%s: %v", method, err)
-		}
-	}
-	for _, o := range r.finished(t, 3) {
-		if o.Model != "half_plus_two" || o.Code != inference.Unimplemented || o.Method == "" {
-			t.Errorf("observed %+v", o)
-		}
-	}
-}
-
 // changes is a state that tells its watchers, as the appliance does.
 type changes struct {
 	mu      sync.Mutex

@@ -8,7 +8,7 @@ func All() map[string]func() *Model {
 	all := map[string]func() *Model{
 		"half_plus_two": HalfPlusTwo, "matrix_half_plus_two": MatrixHalfPlusTwo, "two_layer": TwoLayer, "strings": Strings,
 		"two_inputs": TwoInputs, "counter": Counter, "scalar": Scalar, "fixed_batch": FixedBatch, "defaults": Defaults,
-		"keeps_input": KeepsInput, "variable_length": VariableLength, "functions": Functions, "nan": NaN, "tf_example": TFExample,
+		"keeps_input": KeepsInput, "variable_length": VariableLength, "functions": Functions, "nan": NaN, "tf_example": TFExample, "examples": Examples,
 		"big_variables": func() *Model { return BigVariables(64, 1) }, "hungry": func() *Model { return Hungry(0) },
 		"busy": func() *Model { return Busy(64) }, "dense": func() *Model { return Dense(64) },
 		"sleepy": Sleepy, "never_returns": NeverReturns, "dequeues": Dequeues, "crasher": Crasher, "unknown_op": UnknownOp, "no_run": NoRun,

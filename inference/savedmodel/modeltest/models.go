@@ -292,15 +292,7 @@ func TFExample() *Model {
 }
 
 // Example is a serialized tf.Example with the float feature "x".
-func Example(x float32) []byte {
-	field := func(n byte, content []byte) []byte { // one length-delimited field; everything here is shorter than 128 bytes
-		return append([]byte{n<<3 | 2, byte(len(content))}, content...)
-	}
-	value := binary.LittleEndian.AppendUint32(nil, math.Float32bits(x))
-	feature := field(2, field(1, value)) // Feature.float_list.value
-	entry := append(field(1, []byte("x")), field(2, feature)...)
-	return field(1, field(1, entry)) // Example.features.feature
-}
+func Example(x float32) []byte { return Features(map[string]float32{"x": x}) }
 
 // BigVariables holds that many MiB in one variable and answers y = x + v[0] for x FLOAT[-1,1], v[0] being first.
 func BigVariables(mebibytes int, first float32) *Model {
