@@ -129,7 +129,7 @@ func (b *bench) overloadWith(size int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(r.report())
+	fmt.Println(r.Report())
 	fmt.Printf("  %d were let in, %d of them were answered late (%.2f%%, at most 0.1%%); %d requests failed otherwise; the tree had %.0f MB of %d MB\n",
 		admitted, late, 100*float64(late)/float64(max(1, admitted)), failed, float64(most)/1e6, limit>>20)
 	return nil

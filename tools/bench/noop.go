@@ -15,10 +15,11 @@ import (
 
 	"github.com/inferd/inferd/appliance"
 	"github.com/inferd/inferd/appliance/api/rpc"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // fixedCodec reads nothing of a message, which has been received whole by then, and sends the same bytes each time.
-type fixedCodec struct{ rawCodec }
+type fixedCodec struct{ measure.RawCodec }
 
 func (fixedCodec) Unmarshal(mem.BufferSlice, any) error { return nil }
 

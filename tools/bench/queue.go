@@ -218,14 +218,14 @@ func (b *bench) queue() error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(r.report())
+		fmt.Println(r.Report())
 	}
 	r, err := pairs("durable submit of 1 KB, 1 client / one Update: latency", "us", 1.5, b.n, inverse(b.onFile(1, openQueue)), inverse(b.onFile(1, openBareUpdate)))
 	if err != nil {
 		return err
 	}
-	r.below = true
-	fmt.Println(r.report())
+	r.Below = true
+	fmt.Println(r.Report())
 	for _, clients := range []int{submitters, 1} {
 		if err := b.written(clients); err != nil {
 			return err
@@ -387,6 +387,6 @@ func (b *bench) million() error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(r.report())
+	fmt.Println(r.Report())
 	return nil
 }

@@ -232,7 +232,7 @@ func (b *bench) stream() error {
 		if err != nil {
 			return err
 		}
-		fmt.Println(r.report())
+		fmt.Println(r.Report())
 	}
 	invert := func(f func() (float64, error)) func() (float64, error) {
 		return func() (float64, error) {
@@ -244,15 +244,15 @@ func (b *bench) stream() error {
 	if err != nil {
 		return err
 	}
-	r.below = true
-	fmt.Println(r.report())
+	r.Below = true
+	fmt.Println(r.Report())
 	// What of both is the way there and back, without a model.
 	ping := func() (float64, error) { return pingRate(s, b.each) }
 	if r, err = pairs("a ping answered by a pong / REST, a handler that does nothing: latency", "us", 0, b.n, invert(ping),
 		invert(func() (float64, error) { return drive(1, b.each, httpCaller(n.http, restPath, body)) })); err != nil {
 		return err
 	}
-	fmt.Println(r.report())
+	fmt.Println(r.Report())
 	return b.idleStreams(s)
 }
 

@@ -198,12 +198,12 @@ func (b *bench) p99LoadOf(versus bool) error {
 	if err != nil {
 		return err
 	}
-	if r.below = true; versus {
-		r.name, r.bound = "p99 while versions load / without, the other binary", 0
+	if r.Below = true; versus {
+		r.Name, r.Bound = "p99 while versions load / without, the other binary", 0
 	}
-	fmt.Println(r.report())
+	fmt.Println(r.Report())
 	fmt.Printf("  p99 %.2f ms over %.2f ms; of all windows: p50 %.2f over %.2f, p99 %.2f over %.2f, worst %.1f over %.1f ms; %d versions went live\n",
-		median(r.a), median(r.b), quantile(all[0], 0.5), quantile(all[1], 0.5), quantile(all[0], 0.99), quantile(all[1], 0.99),
+		median(r.A), median(r.B), quantile(all[0], 0.5), quantile(all[1], 0.5), quantile(all[0], 0.99), quantile(all[1], 0.99),
 		quantile(all[0], 1), quantile(all[1], 1), loads)
 	return nil
 }

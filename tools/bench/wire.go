@@ -102,14 +102,14 @@ func checkSmall(s *server, body, msg []byte) (rest, grpc int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { _ = l.conn.Close() }()
-	if err := l.call(); err != nil {
+	defer func() { _ = l.Close() }()
+	if err := l.Call(); err != nil {
 		return 0, 0, err
 	}
-	if err := nearProto(l.answer, "y", want); err != nil {
+	if err := nearProto(l.Answer, "y", want); err != nil {
 		return 0, 0, fmt.Errorf("gRPC: %w", err)
 	}
-	return len(answer), len(l.answer), nil
+	return len(answer), len(l.Answer), nil
 }
 
 // post asks once over REST.
@@ -202,7 +202,7 @@ func (b *bench) compare(name string, bound float64, s, other *server, open func(
 	if err != nil {
 		return err
 	}
-	fmt.Println(r.report())
+	fmt.Println(r.Report())
 	fmt.Printf("  processor time of the servers per call: %.1f us over %.1f us\n", s.cost(), other.cost())
 	return nil
 }
@@ -391,7 +391,7 @@ func (b *bench) mobilenet() error {
 			func() (float64, error) { return drive(clients, b.each, open) },
 			func() (float64, error) { rate, _, err := b.bareRate(dir, best); return rate, err })
 		if err == nil {
-			fmt.Println(r.report())
+			fmt.Println(r.Report())
 		}
 		return err
 	}

@@ -1,5 +1,6 @@
-// load.go: the load generators, as light as they can be.
-package main
+// Package measure is what the benches measure with: load generators as light as they can be, alternating pairs with their interval, and what
+// /proc says of who took the machine. It is for tools only; `inferd bench` has a generator of its own (appliance/loadgen).
+package measure
 
 import (
 	"bufio"
@@ -7,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,12 +20,12 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// caller makes the i-th connection: call makes one call over it, done closes it.
-type caller = func(i int) (call func() error, done func(), err error)
+// Caller makes the i-th connection: call makes one call over it, done closes it.
+type Caller = func(i int) (call func() error, done func(), err error)
 
-// drive calls one from each of n connections until d has passed, and returns calls per second. Each connection is made by open, before
+// Drive calls one from each of n connections until d has passed, and returns calls per second. Each connection is made by open, before
 // the clock starts.
-func drive(n int, d time.Duration, open caller) (float64, error) {
+func Drive(n int, d time.Duration, open Caller) (float64, error) {
 	calls := make([]func() error, n)
 	for i := range calls {
 		call, done, err := open(i)
@@ -59,9 +61,14 @@ func drive(n int, d time.Duration, open caller) (float64, error) {
 	return float64(count.Load()) / time.Since(began).Seconds(), nil
 }
 
-// httpCaller posts the same body again and again over one connection of its own.
-func httpCaller(address, path string, body []byte) caller {
-	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
+// HTTPCaller posts the same body again and again over one connection of its own. Each header is a line, "Name: value"; a Content-Type among
+// them takes the place of JSON's.
+func HTTPCaller(address, path string, body []byte, headers ...string) Caller {
+	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n", path, len(body))
+	if !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "Content-Type:") }) {
+		headers = append(headers[:len(headers):len(headers)], "Content-Type: application/json")
+	}
+	request = append(request, strings.Join(headers, "\r\n")+"\r\n\r\n"...)
 	request = append(request, body...)
 	return func(int) (func() error, func(), error) {
 		conn, err := net.Dial("tcp", address)
@@ -100,8 +107,8 @@ func readResponse(r *bufio.Reader) error {
 		if len(line) == 0 {
 			break
 		}
-		if rest, found := bytes.CutPrefix(line, []byte("Content-Length: ")); found {
-			if length, err = strconv.Atoi(string(rest)); err != nil {
+		if name, rest, _ := bytes.Cut(line, []byte(":")); bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(bytes.TrimSpace(rest))); err != nil {
 				return err
 			}
 		}
@@ -135,25 +142,25 @@ func readChunks(r *bufio.Reader) error {
 	}
 }
 
-// rawCodec passes bytes through.
-type rawCodec struct{}
+// RawCodec passes bytes through.
+type RawCodec struct{}
 
-func (rawCodec) Name() string { return "proto" }
+func (RawCodec) Name() string { return "proto" }
 
-func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+func (RawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
 }
 
-func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+func (RawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
 }
 
-// grpcCaller sends the same message again and again over one connection of its own.
-func grpcCaller(address, method string, message []byte) caller {
+// GRPCCaller sends the same message again and again over one connection of its own.
+func GRPCCaller(address, method string, message []byte) Caller {
 	return func(int) (func() error, func(), error) {
 		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)))
+			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(RawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -165,9 +172,9 @@ func grpcCaller(address, method string, message []byte) caller {
 	}
 }
 
-// ask makes one call and returns the answer.
-func ask(address, method string, message []byte) ([]byte, error) {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{})))
+// Ask makes one call over gRPC and returns the answer.
+func Ask(address, method string, message []byte) ([]byte, error) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(RawCodec{})))
 	if err != nil {
 		return nil, err
 	}

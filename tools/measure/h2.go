@@ -1,5 +1,5 @@
 // h2.go: a gRPC caller that does no more than the protocol asks, so that the figure is the server's and not the client's.
-package main
+package measure
 
 import (
 	"bufio"
@@ -12,11 +12,11 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// maxLight is the largest message of a lightCaller: it fits one frame and the windows that every server opens with.
-const maxLight = 16 << 10
+// MaxLight is the largest message of a LightCaller: it fits one frame and the windows that every server opens with.
+const MaxLight = 16 << 10
 
-// light is one HTTP/2 connection with one call on it at a time.
-type light struct {
+// Light is one HTTP/2 connection with one call on it at a time.
+type Light struct {
 	conn    net.Conn
 	w       *bufio.Writer
 	framer  *http2.Framer
@@ -29,19 +29,19 @@ type light struct {
 	unacked uint32 // bytes of answers that the server's window still counts
 	status  string
 	text    string
-	answer  []byte // of the latest call
+	Answer  []byte // of the latest call
 }
 
-// dialLight opens a connection that sends message to method.
-func dialLight(address, method string, message []byte) (*light, error) {
-	if len(message)+5 > maxLight {
+// DialLight opens a connection that sends message to method.
+func DialLight(address, method string, message []byte) (*Light, error) {
+	if len(message)+5 > MaxLight {
 		return nil, fmt.Errorf("a message of %d bytes is too long for the light caller", len(message))
 	}
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	l := &light{conn: conn, w: bufio.NewWriterSize(conn, 32<<10), stream: 1}
+	l := &Light{conn: conn, w: bufio.NewWriterSize(conn, 32<<10), stream: 1}
 	l.framer = http2.NewFramer(l.w, bufio.NewReaderSize(conn, 32<<10))
 	l.framer.SetReuseFrames()
 	l.encoder = hpack.NewEncoder(&l.block)
@@ -67,8 +67,8 @@ func dialLight(address, method string, message []byte) (*light, error) {
 	return l, nil
 }
 
-// call makes one call and leaves the message that came back in l.answer.
-func (l *light) call() error {
+// Call makes one call and leaves the message that came back in l.Answer.
+func (l *Light) Call() error {
 	l.block.Reset()
 	for _, f := range l.fields {
 		if err := l.encoder.WriteField(f); err != nil {
@@ -83,7 +83,7 @@ func (l *light) call() error {
 	if err := l.framer.WriteData(id, true, l.message); err != nil {
 		return err
 	}
-	if l.unacked > maxLight {
+	if l.unacked > MaxLight {
 		if err := l.framer.WriteWindowUpdate(0, l.unacked); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (l *light) call() error {
 	if err := l.w.Flush(); err != nil {
 		return err
 	}
-	l.answer, l.status, l.text = l.answer[:0], "", ""
+	l.Answer, l.status, l.text = l.Answer[:0], "", ""
 	for {
 		frame, err := l.framer.ReadFrame()
 		if err != nil {
@@ -111,7 +111,7 @@ func (l *light) call() error {
 			}
 		case *http2.DataFrame:
 			l.unacked += f.Length
-			l.answer = append(l.answer, f.Data()...)
+			l.Answer = append(l.Answer, f.Data()...)
 		case *http2.HeadersFrame:
 			if _, err = l.decoder.Write(f.HeaderBlockFragment()); err == nil && f.StreamEnded() {
 				return l.end()
@@ -125,25 +125,28 @@ func (l *light) call() error {
 	}
 }
 
+// Close closes the connection.
+func (l *Light) Close() error { return l.conn.Close() }
+
 // end checks the trailers and takes the five bytes off the answer.
-func (l *light) end() error {
+func (l *Light) end() error {
 	if l.status != "0" {
 		return fmt.Errorf("answered with gRPC status %q: %s", l.status, l.text)
 	}
-	if len(l.answer) < 5 || int(binary.BigEndian.Uint32(l.answer[1:])) != len(l.answer)-5 {
-		return fmt.Errorf("an answer of %d bytes that is no gRPC message", len(l.answer))
+	if len(l.Answer) < 5 || int(binary.BigEndian.Uint32(l.Answer[1:])) != len(l.Answer)-5 {
+		return fmt.Errorf("an answer of %d bytes that is no gRPC message", len(l.Answer))
 	}
-	l.answer = l.answer[5:]
+	l.Answer = l.Answer[5:]
 	return nil
 }
 
-// lightCaller sends the same small message again and again over one connection of its own.
-func lightCaller(address, method string, message []byte) caller {
+// LightCaller sends the same small message again and again over one connection of its own.
+func LightCaller(address, method string, message []byte) Caller {
 	return func(int) (func() error, func(), error) {
-		l, err := dialLight(address, method, message)
+		l, err := DialLight(address, method, message)
 		if err != nil {
 			return nil, nil, err
 		}
-		return l.call, func() { _ = l.conn.Close() }, nil
+		return l.Call, func() { _ = l.Close() }, nil
 	}
 }

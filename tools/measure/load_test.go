@@ -1,5 +1,5 @@
 // load_test.go: the load generators against real servers, and what they make of wrong answers.
-package main
+package measure
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ func TestLightCallerGetsTheAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	var fail bool
-	s := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}))
+	s := grpc.NewServer(grpc.ForceServerCodecV2(RawCodec{}))
 	s.RegisterService(&grpc.ServiceDesc{ServiceName: "bench.Echo", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
 		MethodName: "Echo",
 		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -40,21 +40,21 @@ func TestLightCallerGetsTheAnswer(t *testing.T) {
 		<-done
 	}()
 	message := strings.Repeat("m", 9000)
-	c, err := dialLight(l.Addr().String(), "/bench.Echo/Echo", []byte(message))
+	c, err := DialLight(l.Addr().String(), "/bench.Echo/Echo", []byte(message))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.conn.Close() }()
+	defer func() { _ = c.Close() }()
 	for i := range 50 { // far more than a connection's first window
-		if err := c.call(); err != nil {
+		if err := c.Call(); err != nil {
 			t.Fatalf("call %d: %v", i, err)
 		}
-		if string(c.answer) != message {
-			t.Fatalf("call %d was answered with %d bytes", i, len(c.answer))
+		if string(c.Answer) != message {
+			t.Fatalf("call %d was answered with %d bytes", i, len(c.Answer))
 		}
 	}
 	fail = true
-	if err := c.call(); err == nil || !strings.Contains(err.Error(), `status "3": no`) {
+	if err := c.Call(); err == nil || !strings.Contains(err.Error(), `status "3": no`) {
 		t.Fatalf("an error of the server became %v", err)
 	}
 }
@@ -63,6 +63,7 @@ func TestReadResponse(t *testing.T) {
 	for name, c := range map[string]struct{ text, err string }{
 		"length":  {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", ""},
 		"chunks":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", ""},
+		"small":   {"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", ""},
 		"refused": {"HTTP/1.1 503 No\r\nContent-Length: 3\r\n\r\nabc", "503"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -75,16 +76,5 @@ func TestReadResponse(t *testing.T) {
 				t.Fatalf("left %q in the connection", rest)
 			}
 		})
-	}
-}
-
-func TestNear(t *testing.T) {
-	if err := near([]float32{1, 2}, []float32{1, 2.00001}); err != nil {
-		t.Error(err)
-	}
-	for _, got := range [][]float32{{1}, {1, 2.1}, {}} {
-		if near(got, []float32{1, 2}) == nil {
-			t.Errorf("%v passed for [1 2]", got)
-		}
 	}
 }

@@ -1,5 +1,5 @@
 // others.go: how busy everybody else is.
-package main
+package measure
 
 import (
 	"os"
@@ -12,12 +12,12 @@ import (
 // mostOthers is the share of the machine that others may take during a pair that counts.
 const mostOthers = 0.05
 
-// watchOthers begins to watch. The function that it returns gives the share of the machine that others have taken since: other processes,
+// WatchOthers begins to watch. The function that it returns gives the share of the machine that others have taken since: other processes,
 // the kernel's own threads, and whoever else the hypervisor serves.
-func watchOthers() func() float64 {
-	began, busy, own := time.Now(), machineCPU(), treeCPU(os.Getpid())
+func WatchOthers() func() float64 {
+	began, busy, own := time.Now(), machineCPU(), TreeCPU(os.Getpid())
 	return func() float64 {
-		others := (machineCPU() - busy) - (treeCPU(os.Getpid()) - own)
+		others := (machineCPU() - busy) - (TreeCPU(os.Getpid()) - own)
 		return others / (time.Since(began).Seconds() * float64(runtime.NumCPU()))
 	}
 }
