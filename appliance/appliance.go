@@ -364,6 +364,9 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 		s := httpServer(h, &a.cfg.Limits)
 		s.ConnContext = access.ConnContext
 		s.ErrorLog = slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)
+		if l == a.doors.http && !secure {
+			plain(s)
+		}
 		served := make(chan struct{})
 		servers = append(servers, &httpDoor{s, l, served, watchVisitors(s)})
 		go func() {
@@ -378,11 +381,13 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 			}
 		}()
 	}
+	opts := a.rpcOptions()
+	calls := rpc.NewHTTP(a.service, opts)
+	defer calls.Stop()
 	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
-	serveHTTP(a.doors.http, front, httpTLS)
+	serveHTTP(a.doors.http, a.port(front, calls), httpTLS)
 	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Drain: a.Drain, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front, Operators: &a.opers}), false)
 
-	opts := a.rpcOptions()
 	g := grpc.NewServer(append(rpc.ServerOptions(opts), a.grpcDoor(grpcTLS)...)...)
 	rpc.Register(g, a.service, opts)
 	for _, l := range []net.Listener{a.doors.grpc, a.doors.grpcSocket} {

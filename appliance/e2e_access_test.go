@@ -193,8 +193,10 @@ func TestTokensOverREST(t *testing.T) {
 	g.tellsNoToken(t)
 }
 
-func TestTokensOverGRPC(t *testing.T) {
-	g := guard(t)
+func TestTokensOverGRPC(t *testing.T) { guard(t).tokensOverGRPC(t) }
+
+func (g *guarded) tokensOverGRPC(t *testing.T) {
+	t.Helper()
 	request := func(model string) *pb.PredictRequest {
 		return &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: model}, Inputs: map[string]*tensorpb.TensorProto{"x": column(1)}}
 	}

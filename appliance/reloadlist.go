@@ -11,8 +11,8 @@ import (
 	"time"
 
 	pb "github.com/wamuir/graft/tensorflow/serving/config_go_proto"
-	"google.golang.org/grpc/peer"
 
+	"github.com/inferd/inferd/appliance/api/rpc"
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/updater"
@@ -209,17 +209,14 @@ func mayReload(ctx context.Context, who config.Callers) error {
 		"HandleReloadConfigRequest is switched off here (grpc.reload_config: off): this server takes its models from its own configuration and from the models directory.")
 }
 
-// isLocal reports whether the caller came over a unix socket or the loopback.
+// isLocal reports whether the caller came over a unix socket or the loopback. A web page did not, wherever it is looked at.
 func isLocal(ctx context.Context) bool {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return false
-	}
-	switch at := p.Addr.(type) {
+	addr, page := rpc.From(ctx)
+	switch at := addr.(type) {
 	case *net.UnixAddr:
 		return true
 	case *net.TCPAddr:
-		return at.IP.IsLoopback()
+		return at.IP.IsLoopback() && !page
 	}
 	return false
 }

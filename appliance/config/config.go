@@ -205,7 +205,9 @@ type Limits struct {
 // REST is about HTTP and JSON.
 type REST struct {
 	StrictJSON bool `yaml:"strict_json" doc:"Refuse to answer with NaN and infinities, which are not JSON. Off: they are printed bare, as TensorFlow Serving does."`
-	CORS       bool `yaml:"cors" doc:"Let web pages of any origin call the REST interface."`
+	CORS       bool `yaml:"cors" doc:"Let web pages of any origin call the HTTP port, which answers them under /v1 as TensorFlow Serving does with --rest_api_enable_cors_support."`
+
+	Origins []string `yaml:"origins" doc:"Origins whose web pages may call the HTTP port, grpc-web included, as in https://example.com; \"null\" is a page opened from a file, \"*\" is every one. Requests of other pages, but for this server's own, are refused. Empty: browsers keep answers from pages of other origins, and grpc-web is refused to them. Streams have stream.origins."`
 }
 
 // GRPC is about gRPC.

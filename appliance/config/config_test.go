@@ -54,7 +54,7 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	want.Defaults.AllowOps, want.Defaults.SignatureKeys = []string{}, []string{}
 	want.Defaults.Rollout.Steps = []float64{}
 	want.Admission.Clients = []NamedClient{}
-	want.Stream.Origins = []string{}
+	want.Stream.Origins, want.REST.Origins = []string{}, []string{}
 	if got := mustParse(t, commented.ReplaceAll(sample, []byte("$1"))); !reflect.DeepEqual(got, want) {
 		t.Errorf("a key in the sample is not at its default:\n%s", got.YAML())
 	}

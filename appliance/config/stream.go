@@ -45,9 +45,13 @@ func (c *checker) stream(s *Stream, maxBody Bytes) {
 		c.addf("stream.ping", "%s is not less than stream.idle_timeout, which is %s: a client would be closed before it could answer", formatDuration(s.Ping), formatDuration(s.IdleTimeout))
 	}
 	c.duration("stream.session_retention", s.SessionRetention, time.Minute, maxAge)
-	for i, o := range s.Origins {
+	c.origins("stream.origins", s.Origins)
+}
+
+func (c *checker) origins(key string, list []string) {
+	for i, o := range list {
 		if u, err := url.Parse(o); o != "*" && o != "null" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
-			c.addf("stream.origins["+strconv.Itoa(i)+"]", "%q is no origin; write scheme and host, as in https://example.com, or null (a page opened from a file), or *", o)
+			c.addf(key+"["+strconv.Itoa(i)+"]", "%q is no origin; write scheme and host, as in https://example.com, or null (a page opened from a file), or *", o)
 		}
 	}
 }

@@ -62,6 +62,10 @@ func (c *Config) Validate() error {
 		v.addf("updater.config_poll", "%s is less than %s; write that or more, or 0s", formatDuration(d), formatDuration(minPoll))
 	}
 	v.oneOf("grpc.reload_config", string(c.GRPC.ReloadConfig), string(LocalCallers), string(AnyCallers), string(NoCallers))
+	v.origins("rest.origins", c.REST.Origins)
+	if c.REST.CORS && len(c.REST.Origins) > 0 {
+		v.addf("rest.origins", "rest.cors lets pages of every origin in, so a list of some would say nothing; remove one of the two")
+	}
 	v.admission(&c.Admission)
 	v.access(&c.Access)
 	v.limits(&c.Limits)

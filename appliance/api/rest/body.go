@@ -2,24 +2,18 @@
 package rest
 
 import (
-	"bytes"
-	"compress/flate"
-	"compress/gzip"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
-	"sync"
 
+	"github.com/inferd/inferd/appliance/api/coding"
 	"github.com/inferd/inferd/inference"
 )
 
 // firstRead bounds what is set aside for a body on the word of its Content-Length alone.
 const firstRead = 512 << 10
-
-var gzipReaders, gzipWriters sync.Pool
 
 // readBody reads the request's body into dst[:0], followed by NULs. No more than limit bytes are read, before and after decompression;
 // a declared length over it is refused before a byte is read. book
@@ -34,20 +28,21 @@ func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64, b
 		body = http.MaxBytesReader(w, r.Body, limit)
 	}
 	hint := r.ContentLength
-	switch encoding := r.Header.Get("Content-Encoding"); {
-	case encoding == "" || strings.EqualFold(encoding, "identity"):
-	case strings.EqualFold(encoding, "gzip") || strings.EqualFold(encoding, "x-gzip"):
-		z, _ := gzipReaders.Get().(*gzip.Reader)
-		if z == nil {
-			z = new(gzip.Reader)
+	encoding := r.Header.Get("Content-Encoding")
+	name, known := coding.Named(encoding)
+	switch {
+	case !known:
+		return dst, invalid("Content-Encoding %q is not known here; send gzip, zstd or none", cut(encoding, 64))
+	case name != "":
+		z := coding.NewReader(name, body)
+		defer func() { _ = z.Close() }() // it does not fail
+		beside := z.Memory()
+		if err := book(beside); err != nil {
+			return dst, err
 		}
-		defer gzipReaders.Put(z)
-		if err := z.Reset(body); err != nil {
-			return dst, readError(err, limit)
-		}
+		ask := book
+		book = func(bytes int64) *inference.Error { return ask(bytes + beside) }
 		body, hint = z, -1
-	default:
-		return dst, invalid("Content-Encoding %q is not known here; send gzip or none", cut(encoding, 64))
 	}
 	dst, err := readAll(dst, body, hint, limit, book)
 	if err != nil {
@@ -55,7 +50,7 @@ func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64, b
 		if errors.As(err, &refused) {
 			return dst, refused
 		}
-		return dst, readError(err, limit)
+		return dst, readError(err, name, limit)
 	}
 	return dst, nil
 }
@@ -96,16 +91,18 @@ func readAll(dst []byte, r io.Reader, hint, limit int64, book func(bytes int64) 
 	}
 }
 
-func readError(err error, limit int64) *inference.Error {
+func readError(err error, name string, limit int64) *inference.Error {
 	var tooLarge *http.MaxBytesError
-	var corrupt flate.CorruptInputError
 	switch {
 	case errors.Is(err, errOverLimit), errors.As(err, &tooLarge):
 		return inference.Errorf(inference.ResourceExhausted, inference.ReasonTooLarge,
 			"the request body has more than %d bytes, which is the limit; send fewer instances per request, or raise the limit", limit)
-	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, io.EOF):
-		e := invalid("the request body is cut short, or is not the gzip stream that Content-Encoding says it is")
+	case errors.Is(err, coding.ErrCorrupt):
+		e := invalid("the request body is cut short, or is not the %s stream that Content-Encoding says it is", name)
+		e.Err = err
+		return e
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		e := invalid("the request body is cut short")
 		e.Err = err
 		return e
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -118,25 +115,9 @@ func readError(err error, limit int64) *inference.Error {
 	return e
 }
 
-// acceptsGzip reports whether an Accept-Encoding header allows gzip.
-func acceptsGzip(r *http.Request) bool {
-	for _, line := range r.Header["Accept-Encoding"] {
-		for part := range strings.SplitSeq(line, ",") {
-			name, params, _ := strings.Cut(part, ";")
-			if name = strings.TrimSpace(name); !strings.EqualFold(name, "gzip") && name != "*" {
-				continue
-			}
-			q, found := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q=")
-			weight, err := strconv.ParseFloat(q, 64)
-			return !found || err == nil && weight > 0
-		}
-	}
-	return false
-}
-
 var jsonType = []string{"application/json"}
 
-// write sends a JSON body, compressed when it has at least gzipFrom bytes and the client accepts that.
+// write sends a JSON body, compressed (gzip or zstd) when it has at least gzipFrom bytes and the client accepts that.
 func write(w http.ResponseWriter, r *http.Request, status int, body []byte, gzipFrom int) {
 	h := w.Header()
 	if h["Content-Type"] == nil {
@@ -144,9 +125,9 @@ func write(w http.ResponseWriter, r *http.Request, status int, body []byte, gzip
 	}
 	if gzipFrom > 0 && len(body) >= gzipFrom {
 		h["Vary"] = append(h["Vary"], "Accept-Encoding")
-		if acceptsGzip(r) {
-			h["Content-Encoding"] = []string{"gzip"}
-			body = compress(body)
+		if name := coding.Accepted(r.Header); name != "" {
+			h["Content-Encoding"] = []string{name}
+			body = coding.Compress(name, body)
 		}
 	}
 	if len(body) > 2048 { // net/http counts less than that itself
@@ -154,20 +135,6 @@ func write(w http.ResponseWriter, r *http.Request, status int, body []byte, gzip
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may have gone
-}
-
-func compress(body []byte) []byte {
-	var b bytes.Buffer
-	b.Grow(len(body) / 3)
-	z, _ := gzipWriters.Get().(*gzip.Writer)
-	if z == nil {
-		z, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed)
-	}
-	z.Reset(&b)
-	_, _ = z.Write(body) // a bytes.Buffer takes everything
-	_ = z.Close()
-	gzipWriters.Put(z)
-	return b.Bytes()
 }
 
 // cut is at most n bytes of s.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/coding"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -396,6 +397,7 @@ func TestBodyThatGrowsIsBooked(t *testing.T) {
 		"chunked":       {io.MultiReader(strings.NewReader(large)), "", 429},
 		"small chunked": {io.MultiReader(strings.NewReader(`{"instances":[1]}`)), "", 200},
 		"gzip":          {&zipped, "gzip", 429},
+		"zstd":          {bytes.NewReader(coding.Compress(coding.Zstd, []byte(large))), "zstd", 429},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/v1/models/m:predict", c.body)
 		if err != nil {

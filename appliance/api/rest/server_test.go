@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/coding"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -215,6 +216,11 @@ func TestLimits(t *testing.T) {
 		"gzip":           {zipped(body(limit)), []string{"Content-Encoding", "gzip"}, 200, "predictions"},
 		"gzip over":      {zipped(body(limit + 1)), []string{"Content-Encoding", "gzip"}, 413, "more than 1000 bytes"},
 		"gzip bomb":      {zipped(body(1 << 19)), []string{"Content-Encoding", "GZIP"}, 413, "more than 1000 bytes"},
+		"zstd":           {string(coding.Compress(coding.Zstd, []byte(body(limit)))), []string{"Content-Encoding", "zstd"}, 200, "predictions"},
+		"zstd over":      {string(coding.Compress(coding.Zstd, []byte(body(limit+1)))), []string{"Content-Encoding", "zstd"}, 413, "more than 1000 bytes"},
+		"zstd bomb":      {string(coding.Compress(coding.Zstd, []byte(body(1<<19)))), []string{"Content-Encoding", "ZSTD"}, 413, "more than 1000 bytes"},
+		"no zstd":        {body(100), []string{"Content-Encoding", "zstd"}, 400, "is not the zstd stream"},
+		"zstd cut short": {string(coding.Compress(coding.Zstd, []byte(body(100)))[:20]), []string{"Content-Encoding", "zstd"}, 400, "is cut short"},
 		"no gzip":        {body(100), []string{"Content-Encoding", "gzip"}, 400, "is not the gzip stream"},
 		"gzip cut short": {zipped(body(100))[:30], []string{"Content-Encoding", "gzip"}, 400, "is cut short"},
 		"other encoding": {body(100), []string{"Content-Encoding", "br"}, 400, `Content-Encoding \"br\" is not known`},
@@ -295,32 +301,32 @@ func TestRequestTimeout(t *testing.T) {
 	}
 }
 
-func TestGzipResponses(t *testing.T) {
+func TestCompressedResponses(t *testing.T) {
 	v := one(in("x", tensor.Float))
 	a := serve(t, Options{MinGzipBytes: 2000}, v, &servable{})
 	big := `{"instances":[[` + strings.Repeat("0.25,", 2000) + `1]]}`
 	for name, c := range map[string]struct {
-		body, accept string
-		want         bool
+		body, accept, want string
 	}{
-		"big":            {big, "gzip", true},
-		"among others":   {big, "br, GZIP;q=0.5", true},
-		"any":            {big, "*", true},
-		"refused":        {big, "gzip;q=0", false},
-		"others":         {big, "br", false},
-		"small":          {`{"instances":[1]}`, "gzip", false},
-		"no header at a": {big, "identity", false},
+		"big":            {big, "gzip", "gzip"},
+		"among others":   {big, "br, GZIP;q=0.5", "gzip"},
+		"any":            {big, "*", "gzip"},
+		"zstd":           {big, "zstd", "zstd"},
+		"a browser":      {big, "gzip, deflate, br, zstd", "zstd"},
+		"rather gzip":    {big, "zstd;q=0.1, gzip", "gzip"},
+		"refused":        {big, "gzip;q=0", ""},
+		"others":         {big, "br", ""},
+		"small":          {`{"instances":[1]}`, "gzip, zstd", ""},
+		"no header at a": {big, "identity", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, got := a.do(t, "POST", "/v1/models/m:predict", c.body, "Accept-Encoding", c.accept)
-			if is := resp.Header.Get("Content-Encoding") == "gzip"; is != c.want {
-				t.Fatalf("gzip %v, want %v", is, c.want)
+			if is := resp.Header.Get("Content-Encoding"); is != c.want {
+				t.Fatalf("Content-Encoding %q, want %q", is, c.want)
 			}
-			if c.want {
-				z, err := gzip.NewReader(strings.NewReader(got))
-				if err != nil {
-					t.Fatal(err)
-				}
+			if c.want != "" {
+				z := coding.NewReader(c.want, strings.NewReader(got))
+				defer z.Close()
 				plain, err := io.ReadAll(z)
 				if err != nil {
 					t.Fatal(err)

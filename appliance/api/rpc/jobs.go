@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inferd/inferd/appliance/access"
@@ -150,8 +149,8 @@ func (s *server) wireJob(j jobs.Job, code int, existed bool) *jobspb.Job {
 
 // clientOf is the address at the other end, zero over a unix socket.
 func clientOf(ctx context.Context) netip.Addr {
-	if p, ok := peer.FromContext(ctx); ok {
-		if tcp, ok := p.Addr.(*net.TCPAddr); ok {
+	if addr, _ := From(ctx); addr != nil {
+		if tcp, ok := addr.(*net.TCPAddr); ok {
 			return tcp.AddrPort().Addr()
 		}
 	}
