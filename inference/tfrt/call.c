@@ -178,8 +178,12 @@ void inferd_call_run(inferd_call *call) {
 	if (made == call->nin) {
 		uint64_t mode = inferd_fp_get();
 		inferd_fp_set(mode | FLUSH);
-		TF_SessionRun(call->session, call->options, call->feeds, call->in_tensors, call->nin, call->fetches, call->out_tensors, call->nout,
-		              NULL, 0, NULL, call->status);
+		if (call->plain)
+			inferd_plain_run(call->plain, call->options, call->feed_names, call->in_tensors, call->nin, call->fetch_names, call->out_tensors,
+			                 call->nout, NULL, 0, call->status);
+		else
+			TF_SessionRun(call->session, call->options, call->feeds, call->in_tensors, call->nin, call->fetches, call->out_tensors, call->nout,
+			              NULL, 0, NULL, call->status);
 		inferd_fp_set(mode);
 		call->code = TF_GetCode(call->status);
 		if (call->code) call->message = TF_Message(call->status);
@@ -212,4 +216,10 @@ void inferd_call_done(inferd_call *call) {
 	/* An output can be an input's own buffer, so the count is only now what it will be. lent is read first: it goes down before refs. */
 	call->lent = atomic_load(&call->hold->lent);
 	call->pending = atomic_load(&call->hold->refs) - 1;
+}
+
+TF_Tensor *inferd_string_tensor(inferd_hold *hold) {
+	atomic_fetch_add(&hold->refs, 1);
+	atomic_fetch_add(&live_inputs, 1);
+	return TF_NewTensor(7 /* string */, NULL, 0, hold->arena, sizeof(TF_TString), free_strings, hold);
 }

@@ -32,6 +32,7 @@ type call struct {
 	lengths []C.uint64_t   // scratch for strings
 	joined  []byte         // scratch for strings
 	tensors []tensor.Tensor
+	asked   []int // of a frozen model, which computes all outputs: those that are wanted
 }
 
 // Late says when TensorFlow has let go of input memory that it kept beyond the call. One goroutine uses it at a time.
@@ -129,9 +130,13 @@ func (c *call) set(m *Model, parts []tensor.Parts, outputs []int, lend bool) err
 	p := c.c
 	p.session, p.options, p.feeds = m.session, m.options, e.feeds
 	p.nin, p.nout = C.int(len(e.fed)), C.int(len(outputs))
-	fetches := unsafe.Slice(p.fetches, len(outputs))
-	for i, o := range outputs {
-		fetches[i] = e.fetches[o]
+	if e.names != nil {
+		c.plain(m, outputs)
+	} else {
+		fetches := unsafe.Slice(p.fetches, len(outputs))
+		for i, o := range outputs {
+			fetches[i] = e.fetches[o]
+		}
 	}
 	inputs := unsafe.Slice(p.in, len(e.fed))
 	at, dim := int64(0), 0
@@ -359,6 +364,9 @@ func (c *call) run() error {
 
 // output describes output i in t, whose shape is written over and whose bytes are TensorFlow's own until finish.
 func (c *call) output(i int, t *tensor.Tensor) error {
+	if c.asked != nil {
+		i = c.asked[i]
+	}
 	o := &unsafe.Slice(c.c.out, i+1)[i]
 	d := tensor.DType(o._type)
 	t.DType, t.Data, t.Strings = d, nil, nil
@@ -402,6 +410,7 @@ func (c *call) finish(in []*tensor.Tensor) *Late {
 		C.inferd_hold_drop(p.hold) // what TensorFlow still holds goes with its last deallocator
 		p.hold = nil
 	}
+	c.asked = nil
 	c.e.put(c)
 	return late
 }

@@ -2,6 +2,7 @@
 #ifndef INFERD_TFRT_CALL_H
 #define INFERD_TFRT_CALL_H
 
+#include "plain.h"
 #include "tf_c_api.h"
 
 /* What the buffers of one call hang on. The deallocators that TensorFlow runs count down here; the owner holds one reference of its own.
@@ -35,9 +36,12 @@ typedef struct inferd_output {
 typedef struct inferd_call {
 	/* Set by the caller. */
 	TF_Session *session;
+	inferd_plain *plain; /* runs in the place of session, by names, where it is not NULL */
 	const TF_Buffer *options;
 	const TF_Output *feeds; /* nin of them */
 	TF_Output *fetches;     /* nout of them */
+	const char **feed_names;
+	const char **fetch_names;
 	inferd_input *in;
 	int64_t *in_dims;
 	inferd_hold *hold; /* NULL is possible where nin is 0 */
@@ -78,6 +82,9 @@ void inferd_hold_drop(inferd_hold *hold);
 
 /* Builds n TF_TStrings at to from bytes laid end to end. */
 void inferd_strings_make(TF_TString *to, const char *bytes, const uint64_t *lengths, size_t n);
+
+/* A scalar of the one TF_TString at the start of the arena, which it frees with its own reference to the hold. */
+TF_Tensor *inferd_string_tensor(inferd_hold *hold);
 
 typedef struct inferd_view {
 	const char *data;

@@ -16,6 +16,7 @@ extern const char inferd_tf_names[] __attribute__((visibility("hidden")));
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *opened; /* guarded by lock until set, then constant */
+static void *handle; /* the same */
 
 __attribute__((format(printf, 1, 2))) static const char *say(const char *format, ...) {
 	char *text = NULL;
@@ -81,6 +82,7 @@ static const char *open_locked(const char *path) {
 	slot = 0;
 	for (const char *name = inferd_tf_names; *name; name += strlen(name) + 1, slot++) inferd_tf_slots[slot] = dlsym(library, name);
 	opened = copy;
+	handle = library;
 	return NULL;
 }
 
@@ -96,4 +98,11 @@ const char *inferd_tf_path(void) {
 	const char *path = opened;
 	pthread_mutex_unlock(&lock);
 	return path;
+}
+
+void *inferd_tf_symbol(const char *name) {
+	pthread_mutex_lock(&lock);
+	void *symbol = handle ? dlsym(handle, name) : NULL;
+	pthread_mutex_unlock(&lock);
+	return symbol;
 }

@@ -16,4 +16,7 @@ const char *inferd_tf_open(const char *path);
 /* The path given to the inferd_tf_open that succeeded, NULL before. It survives fork. */
 const char *inferd_tf_path(void);
 
+/* A function of the open library that one can do without; NULL where it has none of that name, or is not open. */
+void *inferd_tf_symbol(const char *name);
+
 #endif

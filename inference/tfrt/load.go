@@ -46,6 +46,13 @@ type Options struct {
 	// Gently says that the calling thread has low priority. The threads that the model is run with later are made on another one, and what
 	// the load does itself is done in the calling thread.
 	Gently bool
+	// Freeze makes constants of the variables after the load, so that TensorFlow can fold them, where that can be done and the answers stay
+	// what they are: see [Model.Frozen]. It needs Signatures, and the model answers no others then. The load takes longer, and at its height
+	// some four times the memory of the variables; afterwards the constants take twice the memory that the variables took.
+	Freeze     bool
+	Signatures map[string]*inference.Signature
+	// Trials are what the frozen model is compared on with the model as saved; where there are none, on made-up inputs.
+	Trials []Trial
 }
 
 // config is the ConfigProto. Soft placement lets a model that names a GPU run where there is none.
@@ -81,8 +88,16 @@ func (o Options) runOptions() ([]byte, error) {
 }
 
 // Load loads the SavedModel in dir and restores its variables. It blocks for as long as that takes and cannot be cancelled. TensorFlow's
-// error has its own code and text. A model that loaded is not proven: only a run is.
+// error has its own code and text. A model that loaded is not proven: only a run is. That it could not be frozen is no error.
 func (r *Runtime) Load(dir string, opts Options) (*Model, error) {
+	m, err := r.loadSaved(dir, opts)
+	if err != nil || !opts.Freeze {
+		return m, err
+	}
+	return r.freeze(m, dir, opts)
+}
+
+func (r *Runtime) loadSaved(dir string, opts Options) (*Model, error) {
 	config, err := opts.config()
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import "C"
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 
 	tf "github.com/tensorflow/tensorflow/tensorflow/go"
@@ -22,8 +23,11 @@ type Model struct {
 	// immutable after Load
 	graph   *C.TF_Graph
 	session *C.TF_Session
-	options *C.TF_Buffer  // RunOptions, may be nil
-	slots   chan struct{} // one element per Run in flight
+	options *C.TF_Buffer    // RunOptions, may be nil
+	slots   chan struct{}   // one element per Run in flight
+	plain   *C.inferd_plain // runs in the place of session where the variables are constants; nil where they are not
+	devices []Device        // of a frozen model
+	frozen  string          // what was found when it was to be frozen
 
 	entriesMu sync.RWMutex
 	entries   map[*inference.Signature]*entry // guarded by entriesMu
@@ -48,6 +52,13 @@ func (m *Model) Devices() ([]Device, error) {
 	if m.closed {
 		return nil, inference.ErrClosed
 	}
+	if m.plain != nil {
+		return slices.Clone(m.devices), nil
+	}
+	return m.listDevices()
+}
+
+func (m *Model) listDevices() ([]Device, error) {
 	list, err := m.saved.Session.ListDevices()
 	if err != nil {
 		return nil, err
@@ -169,6 +180,9 @@ func (m *Model) Close() error {
 	}
 	m.closed = true
 	err := m.saved.Session.Close()
+	if e := m.closePlain(); err == nil {
+		err = e
+	}
 	// The binding would free the graph in a finalizer, some time.
 	runtime.SetFinalizer(m.saved.Graph, nil)
 	C.TF_DeleteGraph(m.graph)

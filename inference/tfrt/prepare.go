@@ -24,6 +24,7 @@ type entry struct {
 	same    []int // per input: the first input with the same graph tensor, which may be itself
 	feeds   *C.TF_Output
 	fetches []C.TF_Output // one per sig.Outputs
+	names   *names        // of both, for a frozen model; else nil
 
 	mu   sync.Mutex
 	gone bool    // guarded by mu; the model was closed, so a call that comes back is freed
@@ -93,6 +94,12 @@ func (m *Model) resolveAll(sig *inference.Signature) (*entry, error) {
 		return nil, outOfMemory()
 	}
 	copy(unsafe.Slice(e.feeds, len(feeds)), feeds)
+	if m.plain != nil {
+		if e.names = newNames(e); e.names == nil {
+			C.free(unsafe.Pointer(e.feeds))
+			return nil, outOfMemory()
+		}
+	}
 	return e, nil
 }
 
@@ -181,4 +188,5 @@ func (e *entry) free() {
 	}
 	e.idle = nil
 	C.free(unsafe.Pointer(e.feeds))
+	e.names.free()
 }

@@ -100,7 +100,8 @@ type Model struct {
 	closed atomic.Bool
 
 	loadTook atomic.Int64 // nanoseconds
-	failed   error        // guarded by unit.mu: why it could not be loaded again, where the group lives on without it
+	frozen   atomic.Pointer[frozenness]
+	failed   error // guarded by unit.mu: why it could not be loaded again, where the group lives on without it
 }
 
 var _ inference.Runner = (*Model)(nil)
@@ -223,6 +224,22 @@ func (m *Model) name(err error) error {
 		e.Model, e.Version = m.load.Model, m.load.Version
 	}
 	return e
+}
+
+// frozenness is what became of Load.Freeze.
+type frozenness struct {
+	done   bool
+	reason string
+}
+
+// Frozen reports whether the variables are constants in the process that loaded the version last, and what was found when that was asked for:
+// on what the answers were compared, or why they are not. The reason is empty where nobody asked.
+func (m *Model) Frozen() (frozen bool, reason string) {
+	f := m.frozen.Load()
+	if f == nil {
+		return false, ""
+	}
+	return f.done, f.reason
 }
 
 // Shared reports whether the process may hold other models too.

@@ -366,7 +366,7 @@ func (p *process) announce(x *area, fd int) error {
 func (p *process) forget(id uint32) { _ = p.tell(frame{Op: "drop", Area: id}) }
 
 // load has the worker load l under the number id, and waits until it has.
-func (p *process) load(ctx context.Context, id uint32, l *Load) error {
+func (p *process) load(ctx context.Context, id uint32, l *Load, frozen *atomic.Pointer[frozenness]) error {
 	answer := make(chan frame, 1)
 	p.mu.Lock()
 	p.loads[id] = answer
@@ -388,6 +388,7 @@ func (p *process) load(ctx context.Context, id uint32, l *Load) error {
 			}
 			return &inference.Error{Code: f.Code, Model: l.Model, Version: l.Version, Reason: reason, Msg: f.Text}
 		}
+		frozen.Store(&frozenness{f.Frozen, f.Text})
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

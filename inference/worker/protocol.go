@@ -43,6 +43,9 @@ type Load struct {
 	MemoryFraction float64 // of the device's memory; 0 lets the backend decide
 	AllowGrowth    bool    // take device memory as it is needed
 
+	// Freeze asks for the variables as constants: see Model.Frozen for what became of it.
+	Freeze bool
+
 	Library  string // the TensorFlow library's path; set by the Host
 	Confined bool   // by a Sandbox; set by the Host
 	Gently   bool   // the loading thread has low priority, as the threads have that C code makes on it; set by the Host
@@ -60,7 +63,8 @@ type Load struct {
 //	  refuse  Slot, Text: answers more
 //	  promote From now on runs are made at normal priority. Answered by promoting; then the core wakes the callers that sleep.
 //	worker to core
-//	  loaded  Model, and Code and Text when it failed; NoDevice when that was inference.ReasonDevice
+//	  loaded  Model, and Code and Text when it failed; NoDevice when that was inference.ReasonDevice. When it did not: Frozen, and what was
+//	          found with Load.Freeze as Text
 //	  more    Slot, Size: the outputs of the run in Slot need an area of Size bytes
 //	  promoting, and promoted when no caller has low priority any more
 type frame struct {
@@ -77,6 +81,7 @@ type frame struct {
 	Text    string         `json:"text,omitempty"`
 
 	NoDevice bool `json:"no_device,omitempty"`
+	Frozen   bool `json:"frozen,omitempty"`
 }
 
 const (

@@ -34,7 +34,8 @@ func openReal(l Load) (Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := rt.Load(l.Dir, tfrt.Options{Tags: l.Tags, Slots: l.Callers, Gently: l.Gently, IntraOpThreads: l.IntraOpThreads, InterOpThreads: l.InterOpThreads})
+	m, err := rt.Load(l.Dir, tfrt.Options{Tags: l.Tags, Slots: l.Callers, Gently: l.Gently, IntraOpThreads: l.IntraOpThreads, InterOpThreads: l.InterOpThreads,
+		Freeze: l.Freeze, Signatures: l.Signatures})
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,13 @@ type Backend interface {
 	Close() error
 }
 
+// Freezer is a Backend that knows what became of Load.Freeze.
+type Freezer interface {
+	// Frozen reports whether the variables are constants, and what was found: on what the answers were compared, or why not. The reason is
+	// empty where nobody asked.
+	Frozen() (frozen bool, reason string)
+}
+
 // Late is input memory that was still in use when a Call returned.
 type Late interface {
 	// Freed reports whether nobody uses the memory any more. Once true it stays true.
@@ -231,6 +238,9 @@ func (s *server) load(id uint32, l *Load) {
 		reply.Code, reply.Text = max(e.Code, inference.Canceled), e.Msg // the code has a place of its own
 		reply.NoDevice = e.Reason == inference.ReasonDevice
 	} else {
+		if f, ok := backend.(Freezer); ok {
+			reply.Frozen, reply.Text = f.Frozen()
+		}
 		m := &loadedModel{backend: backend, confined: l.Confined}
 		for _, key := range slices.Sorted(maps.Keys(l.Signatures)) {
 			m.signatures = append(m.signatures, l.Signatures[key])

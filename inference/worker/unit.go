@@ -112,7 +112,7 @@ func (u *unit) add(ctx context.Context, m *Model) error {
 		if err != nil {
 			return err
 		}
-		if err := p.load(ctx, m.target.model, &m.load); err != nil {
+		if err := p.load(ctx, m.target.model, &m.load, &m.frozen); err != nil {
 			return err
 		}
 		u.mu.Lock()
@@ -275,7 +275,7 @@ func (u *unit) restart() (*process, error) {
 		err := unknown[i]
 		if err == nil {
 			ctx, cancel := context.WithTimeout(u.ctx, m.opts.LoadTimeout)
-			err = p.load(ctx, m.target.model, &loads[i])
+			err = p.load(ctx, m.target.model, &loads[i], &m.frozen)
 			cancel()
 		}
 		u.mu.Lock()
