@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas swaps soak-short test-system
+.PHONY: build runtime run test unit race memory lint fuzz fuzz-short e2e clients bench soak crash test-gpu deb deb-binary test-deb clean schemas swaps bench-peers bench-growth soak-short test-system
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -66,6 +66,19 @@ e2e: build runtime ## the real clients against a running inferd
 
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd
+
+# What they install and make stays in build/peers. OUT=docs writes the repository's own report. TFS=host:port and OVMS=host:port (TFS_GRPC, OVMS_GRPC) drive
+# servers that you started with the models of build/peers/models.
+OUT ?= build/peers/report
+PEERS = LIBTENSORFLOW='$(RUNTIME)' build/bench-peers -inferd build/inferd -out '$(OUT)' $(if $(QUICK),-quick) $(PEERS_FLAGS)
+
+bench-peers: build runtime ## inferd beside Triton, MLServer, FastAPI, ONNX Runtime, OpenVINO: tables, ratios, pictures; QUICK=1: 12 minutes rather than 50
+	$(GO) build -o build/bench-peers ./tools/peers
+	$(PEERS)
+
+bench-growth: build runtime ## the cost of a request against connections, models, bytes, jobs: pictures
+	$(GO) build -o build/bench-peers ./tools/peers
+	$(PEERS) -only growth
 
 swaps: build runtime ## 200 swaps under load: nothing fails, nothing grows; about 25 minutes
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd -only swaps -swaps 200

@@ -51,6 +51,15 @@ func Affine(slope, offset float32) *Model {
 	return b.model()
 }
 
+// WideHalfPlusTwo is y = 0.5x + 2 for x FLOAT[-1,-1], without variables: as many bytes as one likes in and out.
+func WideHalfPlusTwo() *Model {
+	b, shape := newBuilder("wide_half_plus_two"), tensor.Shape{-1, -1}
+	b.placeholder("x", floatT, shape)
+	b.affine("x", 0.5, 2)
+	b.serve("x", shape, "y", shape)
+	return b.model()
+}
+
 // MatrixHalfPlusTwo is y = 0.5x + 2 for x FLOAT[-1,3,3], without variables.
 func MatrixHalfPlusTwo() *Model {
 	b, shape := newBuilder("matrix_half_plus_two"), tensor.Shape{-1, 3, 3}
