@@ -4,6 +4,7 @@ package appliance
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -83,12 +84,13 @@ func (m *metrics) request(o api.Observation) {
 		// Nothing was acquired, so the signature's name came from outside: it must not become a label. api.Service sees to the model's.
 		o.Signature = ""
 	}
-	if o.Method == "predict" && o.Code == inference.OK && o.Reason == "" {
-		m.goodSeries(goodKey{o.Protocol, o.Model, version, o.Signature}).add(o.Took)
+	their, prediction := theirAPI[o.Method]
+	if prediction && o.Code == inference.OK && o.Reason == "" {
+		m.goodSeries(goodKey{o.Protocol, their, o.Model, version, o.Signature}).add(o.Took)
 		return
 	}
 	code := o.Code.String()
-	if o.Method != "predict" {
+	if !prediction {
 		// Metadata, status and what is malformed are counted, but would blur the times of predictions.
 		m.requests.WithLabelValues(o.Protocol, o.Model, version, o.Signature, code).Inc()
 		return
@@ -107,7 +109,10 @@ func (m *metrics) request(o api.Observation) {
 	m.theirRequests.WithLabelValues(o.Model, code).Inc()
 }
 
-type goodKey struct{ protocol, model, version, signature string }
+// theirAPI has what TensorFlow Serving calls a method that predicts in its metrics; over REST it writes it small.
+var theirAPI = map[string]string{"predict": "Predict", "classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"}
+
+type goodKey struct{ protocol, their, model, version, signature string }
 
 // goodSeries are the series of the successful predictions of one key.
 type goodSeries struct {
@@ -126,13 +131,13 @@ func (m *metrics) goodSeries(k goodKey) *goodSeries {
 	if g, ok := m.good.Load(k); ok {
 		return g.(*goodSeries)
 	}
-	code, entry := inference.OK.String(), "GRPC"
+	code, entry, their := inference.OK.String(), "GRPC", k.their
 	if k.protocol == "rest" {
-		entry = "REST"
+		entry, their = "REST", strings.ToLower(k.their)
 	}
 	g, _ := m.good.LoadOrStore(k, &goodSeries{
 		requests: m.requests.WithLabelValues(k.protocol, k.model, k.version, k.signature, code), theirRequests: m.theirRequests.WithLabelValues(k.model, code),
-		latency: m.latency.WithLabelValues(k.protocol, k.model, k.version, k.signature), theirLatency: m.theirLatency.WithLabelValues(k.model, "predict", entry),
+		latency: m.latency.WithLabelValues(k.protocol, k.model, k.version, k.signature), theirLatency: m.theirLatency.WithLabelValues(k.model, their, entry),
 	})
 	return g.(*goodSeries)
 }

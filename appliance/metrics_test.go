@@ -32,6 +32,18 @@ func TestRequestsAreCountedAndForgotten(t *testing.T) {
 	if n := testutil.CollectAndCount(m.latency); n != 1 {
 		t.Fatalf("%d series of latency, want 1", n)
 	}
+	for method, their := range map[string]string{"classify": "Classify", "regress": "Regress", "multi_inference": "MultiInference"} {
+		o := good
+		o.Protocol, o.Method, o.Model = "grpc", method, "other"
+		m.request(o)
+		if !m.theirLatency.DeleteLabelValues("other", their, "GRPC") {
+			t.Errorf("%s is not in TensorFlow Serving's latency", method)
+		}
+	}
+	if n := testutil.ToFloat64(m.theirRequests.WithLabelValues("other", "OK")); n != 3 {
+		t.Errorf("TensorFlow Serving's counter of the other methods is at %v, want 3", n)
+	}
+	m.drop("other", 7)
 	m.drop("m", 7)
 	if n := testutil.CollectAndCount(m.latency); n != 0 {
 		t.Errorf("%d series of latency are left of a version that is gone", n)
