@@ -105,7 +105,7 @@ type Options struct {
 	Drain func(out bool, by string) string
 	Queue Queue        // nil: there are no such verbs
 	REST  http.Handler // everything that is not below /control/
-	// Operators are who may do more than read here: every POST below /control/ is theirs. Nil: everybody is one.
+	// Operators are who may do more than read here: every POST below /control/ is theirs, and the profiles. Nil: everybody is one.
 	Operators *access.Operators
 }
 
@@ -141,12 +141,14 @@ func Handler(o Options) http.Handler {
 	if o.Queue != nil {
 		handleQueue(mux, o.Queue)
 	}
+	handlePprof(mux)
 	mux.Handle("/", o.REST)
 	if o.Operators == nil {
 		return mux
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/control/") && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		reads := (r.Method == http.MethodGet || r.Method == http.MethodHead) && !strings.HasPrefix(r.URL.Path, pprofPath)
+		if strings.HasPrefix(r.URL.Path, "/control/") && !reads {
 			if p, known := access.PeerFrom(r.Context()); !known || !o.Operators.Include(p) {
 				answer(w, http.StatusForbidden, Done{Error: fmt.Sprintf("%s may read and predict over this socket, and change nothing; that is for %v (access.operators names a group)", peer(r.Context()), o.Operators)})
 				return
