@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"appliance/api/rpc":              {"appliance/access", "appliance/admission", "appliance/api", "appliance/api/coding", "appliance/api/rpc/jobspb", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/rpc/jobspb":       {},
 	"appliance/api/oip":              {"appliance/access", "appliance/api", "inference", "inference/tensor"},
+	"appliance/api/oip/oiprest":      {"appliance/access", "appliance/api", "appliance/api/oip", "appliance/api/rest", "inference", "inference/tensor"},
 	"appliance/api/ws":               {"appliance/access", "appliance/admission", "appliance/api", "appliance/jobs", "inference", "inference/tensor", "storage"},
 	"systemd":                        {},
 	"clients/browser":                {},

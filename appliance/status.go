@@ -42,7 +42,7 @@ func (a *Appliance) watchHealth(ctx context.Context) error {
 func healthModels(s updater.Status) (out []health.Model) {
 	for _, m := range s.Models {
 		if !m.Removed {
-			out = append(out, health.Model{Name: m.Name, Required: m.Configured && !m.Optional, Verdict: m.Verdict, Live: len(m.Live) > 0, Reason: reason(m)})
+			out = append(out, health.Model{Name: m.Name, Required: m.Configured && !m.Optional && !m.Unloaded, Verdict: m.Verdict, Live: len(m.Live) > 0, Reason: reason(m)})
 		}
 	}
 	return out

@@ -9,7 +9,7 @@ import (
 
 // CheckJournal reads a journal through and returns every way in which it is not as the updater leaves it, nil when it is: each model's
 // record can be read, names no version twice, has for each version that served the note of its publication, for each good one what its
-// files are, for each refusal the reason, for a rollback, a pin, a probation and what one went back to the note of its beginning, and at most
+// files are, for each refusal the reason, for a rollback, a pin, an unloading, a probation and what one went back to the note of its beginning, and at most
 // one load under way. No inferd may be running on the journal.
 func CheckJournal(j Journal) error {
 	states, err := j.States()
@@ -96,6 +96,9 @@ func (r *chronicle) faults(lines [][]byte) (out []string) {
 	}
 	if p := r.Pin; p != nil && !known("pinned", p.Number) {
 		faultf("a pin to version %d that nobody asked for", p.Number)
+	}
+	if r.Off != nil && !known("unloaded", 0) {
+		faultf("nobody asked for the model to be unloaded")
 	}
 	if t := r.Trial; t != nil && (t.Number == t.Against || t.Print == "" || !known("published", t.Against)) {
 		faultf("version %d is on probation against version %d, which never served", t.Number, t.Against)

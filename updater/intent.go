@@ -146,7 +146,7 @@ func (l *loop) pin(m *model, number int64, by string) (string, error) {
 	case !fit:
 		return "", unwilling("model %s version %d was refused; `inferd models retry %s %d` first", m.Name, number, m.Name, number)
 	}
-	m.rec.Pin, m.rec.Back = &pin{Number: number, By: by}, nil
+	m.rec.Pin, m.rec.Back, m.rec.Off = &pin{Number: number, By: by}, nil, nil
 	clear(m.first)
 	l.noteBy(m, "pinned", number, "", by)
 	return fmt.Sprintf("model %s is pinned to version %d until `inferd models unpin %s`", m.Name, number, m.Name), nil
@@ -210,6 +210,8 @@ func (m *model) policy() Policy {
 // intent says in words what an operator wants of the model.
 func (m *model) intent() string {
 	switch b, p := m.rec.Back, m.rec.Pin; {
+	case m.rec.Off != nil:
+		return m.offText()
 	case p != nil:
 		return fmt.Sprintf("pinned to version %d by %s", p.Number, orInferd(p.By))
 	case b != nil:

@@ -48,6 +48,7 @@ type chronicle struct {
 	Proven []int64 `json:"proven,omitempty"` // numbers that were good once, oldest first
 	Pin    *pin    `json:"pin,omitempty"`
 	Back   *back   `json:"back,omitempty"`
+	Off    *off    `json:"off,omitempty"` // an operator has unloaded the model
 
 	Labels map[string]label `json:"labels,omitempty"` // that operators have moved
 	// Trial is the probation under way, Haven the version that was gone back to at the end of the last one.
@@ -94,7 +95,7 @@ type trying struct {
 }
 
 func (r *chronicle) empty() bool {
-	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil &&
+	return len(r.Live) == 0 && len(r.Good) == 0 && len(r.Bad) == 0 && len(r.Proven) == 0 && r.Trying == nil && r.Pin == nil && r.Back == nil && r.Off == nil &&
 		len(r.Labels) == 0 && r.Trial == nil && r.Haven == nil
 }
 

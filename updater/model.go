@@ -263,9 +263,12 @@ func (l *loop) step(m *model, now time.Time) {
 			l.startSeal(m, v)
 		}
 	}
-	empty := m.empty(&l.o)
+	empty, unloaded := m.empty(&l.o), m.offText()
+	if unloaded != "" {
+		clear(m.first)
+	}
 	policy := m.policy()
-	a := plan(policy, all, empty, false)
+	a := plan(policy, all, empty || unloaded != "", false)
 	for _, s := range all {
 		v := m.versions[s.Dir]
 		if v.state != StateSeen && v.state != StateSettling {
@@ -280,6 +283,8 @@ func (l *loop) step(m *model, now time.Time) {
 		case s.Barred:
 			why, _ := m.barred(v)
 			l.set(m, v, StateSeen, why)
+		case unloaded != "":
+			l.set(m, v, StateSeen, unloaded)
 		case !slices.Contains(a.Wanted, s.Dir):
 			l.set(m, v, StateSeen, "not wanted by the policy: "+policy.String())
 		default:
@@ -300,6 +305,8 @@ func (l *loop) step(m *model, now time.Time) {
 			why = reason
 		}
 		switch {
+		case unloaded != "":
+			why = unloaded
 		case empty:
 			why = "the base path holds no version any more"
 		case !v.present:
@@ -336,7 +343,7 @@ func (l *loop) standings(m *model, now time.Time) (all []standing) {
 
 // decided reports whether every version that the policy may want has been served, refused, found incomplete or found to have no room.
 func (m *model) decided(all []standing, o *Options, now time.Time) bool {
-	if len(m.live()) > 0 {
+	if len(m.live()) > 0 || m.rec.Off != nil {
 		return true
 	}
 	for _, s := range all {

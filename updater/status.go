@@ -91,14 +91,15 @@ type ModelStatus struct {
 	Removed    bool // no longer configured or on disk; forgotten after a while
 	Looked     bool // its base path has been looked at
 	// Verdict says that every version of the first look has been served, refused, or found incomplete; it is never taken back.
-	Verdict bool
-	Crowded string       // old versions fill the disk, empty when they do not
-	Problem string       // what is wrong with the base path, empty when nothing is
-	Polled  string       // that the base path is polled, empty where changes are heard of
-	Live    []int64      // highest first
-	Intent  string       // what an operator wants beside the policy: a pin, a rollback; empty when nothing
-	Trial   *TrialStatus // of a version on probation; nil when none is
-	Alarm   string       // what a probation found against the version that serves, where there was none to go back to
+	Verdict  bool
+	Crowded  string       // old versions fill the disk, empty when they do not
+	Problem  string       // what is wrong with the base path, empty when nothing is
+	Polled   string       // that the base path is polled, empty where changes are heard of
+	Live     []int64      // highest first
+	Intent   string       // what an operator wants beside the policy: a pin, a rollback; empty when nothing
+	Trial    *TrialStatus // of a version on probation; nil when none is
+	Alarm    string       // what a probation found against the version that serves, where there was none to go back to
+	Unloaded bool         // an operator wants none of it
 	// Deciding says that a version which the policy wants is on its way, or that nobody has looked yet where the configuration points.
 	Deciding bool
 	Labels   map[string]int64  // as configured and as operators have moved them
@@ -160,7 +161,7 @@ func (p *published) status() Status {
 func (m *model) status() ModelStatus {
 	s := ModelStatus{
 		Name: m.Name, BasePath: m.BasePath, Policy: m.Policy.String(), Configured: m.configured, Optional: m.Optional, Removed: m.gone,
-		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Polled: m.polled, Crowded: m.crowd, Live: m.live(), Intent: m.intent(),
+		Looked: m.looked, Verdict: m.verdict, Problem: m.problem, Polled: m.polled, Crowded: m.crowd, Live: m.live(), Intent: m.intent(), Unloaded: m.rec.Off != nil,
 		Deciding: m.unseen || m.deciding, Labels: m.labels(), LabelsBy: m.labelsBy(), Held: slices.Clone(m.held),
 	}
 	s.Trial = m.trialStatus()

@@ -47,23 +47,39 @@ func (s *Service) Enter(spec inference.Spec, c Caller) (Entry, *inference.Error)
 			return Entry{}, err
 		}
 	}
+	if err := s.admit(&e, spec, c); err != nil {
+		e.pass.Leave()
+		return Entry{}, err
+	}
+	return e, nil
+}
+
+// Again asks the version for another place, for a request whose body tells of another class or deadline than its header did. The place that it had is
+// given back first. After an error the entry has none; its owner leaves it as ever.
+func (s *Service) Again(e *Entry, spec inference.Spec, c Caller) *inference.Error {
+	e.ticket.Leave()
+	e.ticket, e.class = inference.Ticket{}, c.Class
+	return s.admit(e, spec, c)
+}
+
+// admit asks the version that spec names for a place, if there is one that gives places.
+func (s *Service) admit(e *Entry, spec inference.Spec, c Caller) *inference.Error {
 	spec.Steady = true // the choice of a canary is made, and counted, once
 	h, err := s.Acquire(spec)
 	if err != nil {
-		return e, nil
+		return nil
 	}
 	defer h.Release()
-	if a, ok := h.Servable().(inference.Admitter); ok {
-		deadline := c.Deadline
-		if deadline.IsZero() {
-			deadline = time.Now().Add(defaultDeadline(h.Version()))
-		}
-		if e.ticket, err = a.Admit(deadline, c.Bytes, c.Class, e.pass.Client()); err != nil {
-			e.pass.Leave()
-			return Entry{}, inference.AsError(err)
-		}
+	a, ok := h.Servable().(inference.Admitter)
+	if !ok {
+		return nil
 	}
-	return e, nil
+	deadline := c.Deadline
+	if deadline.IsZero() {
+		deadline = time.Now().Add(defaultDeadline(h.Version()))
+	}
+	e.ticket, err = a.Admit(deadline, c.Bytes, c.Class, e.pass.Client())
+	return inference.AsError(err)
 }
 
 // stopping is the answer to what comes while the appliance stops, nil before.

@@ -1,4 +1,4 @@
-// verbs.go: what an operator does to a model: rollback, promote, pin, unpin, retry, history; and who the operator is.
+// verbs.go: what an operator does to a model: rollback, promote, pin, unpin, load, unload, retry, history; and who the operator is.
 package control
 
 import (
@@ -27,6 +27,8 @@ type Verbs interface {
 	Promote(ctx context.Context, model, by string) (string, error)
 	Pin(ctx context.Context, model string, version int64, by string) (string, error)
 	Unpin(ctx context.Context, model, by string) (string, error)
+	Unload(ctx context.Context, model, by string) (string, error)
+	Load(ctx context.Context, model, by string) (string, error) // blocks until it is loaded, or cannot be
 	Retry(ctx context.Context, model string, version int64, by string) (string, error)
 	History(model string, limit int) ([]updater.Event, error)
 	labelVerbs
@@ -50,6 +52,12 @@ func handleVerbs(mux *http.ServeMux, v Verbs) {
 		"unpin": func(ctx context.Context, model string, _ int64, by string) (string, error) {
 			return v.Unpin(ctx, model, by)
 		},
+		"unload": func(ctx context.Context, model string, _ int64, by string) (string, error) {
+			return v.Unload(ctx, model, by)
+		},
+		"load": func(ctx context.Context, model string, _ int64, by string) (string, error) {
+			return v.Load(ctx, model, by)
+		},
 	} {
 		mux.HandleFunc("POST /control/"+name, func(w http.ResponseWriter, r *http.Request) {
 			q := r.URL.Query()
@@ -58,8 +66,12 @@ func handleVerbs(mux *http.ServeMux, v Verbs) {
 				answer(w, http.StatusBadRequest, Done{Error: fmt.Sprintf("%q is no version number", q.Get("version"))})
 				return
 			}
-			ctx, cancel := context.WithTimeout(r.Context(), verbTimeout)
-			defer cancel()
+			ctx := r.Context()
+			if name != "load" {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, verbTimeout)
+				defer cancel()
+			}
 			text, err := do(ctx, q.Get("model"), version, peer(r.Context()))
 			if err != nil {
 				answer(w, statusOf(err), Done{Error: messageOf(err)})
@@ -121,7 +133,7 @@ func peer(ctx context.Context) string {
 	return access.UserName(p.UID)
 }
 
-// Verb asks for rollback, promote, pin, unpin or retry and returns what inferd says to it. version counts with pin and retry only.
+// Verb asks for rollback, promote, pin, unpin, load, unload or retry and returns what inferd says to it. version counts with pin and retry only.
 func (c *Client) Verb(ctx context.Context, verb, model string, version int64) (string, error) {
 	return c.verb(ctx, verb, url.Values{"model": {model}, "version": {strconv.FormatInt(version, 10)}})
 }

@@ -36,6 +36,15 @@ func (scripted) Pin(_ context.Context, model string, version int64, by string) (
 	return "pin " + model + " " + strconv.FormatInt(version, 10) + " " + by, nil
 }
 
+func (scripted) Unload(_ context.Context, model, by string) (string, error) {
+	return "unload " + model + " " + by, nil
+}
+
+func (scripted) Load(ctx context.Context, model, _ string) (string, error) {
+	_, bounded := ctx.Deadline()
+	return fmt.Sprintf("load %s %v", model, bounded), nil
+}
+
 func (scripted) Unpin(context.Context, string, string) (string, error) {
 	return "", inference.Errorf(inference.FailedPrecondition, inference.ReasonModel, "it is not pinned")
 }
@@ -82,7 +91,8 @@ func TestVerbs(t *testing.T) {
 		want        string // with "error: " before an error
 	}{
 		{"rollback", "a/b c", "rollback a/b c " + me}, {"rollback", "none", "error: no model is called none"}, {"pin", "m", "pin m 7 " + me},
-		{"unpin", "m", "error: it is not pinned"}, {"retry", "m", "retry m 7"}, {"drain", "m", "error: "},
+		{"unpin", "m", "error: it is not pinned"}, {"retry", "m", "retry m 7"},
+		{"unload", "m", "unload m " + me}, {"load", "m", "load m false"}, {"drain", "m", "error: "},
 	} {
 		got, err := c.Verb(t.Context(), test.verb, test.model, 7)
 		if err != nil {

@@ -46,6 +46,8 @@ func modelVerbs(e *env) []*cobra.Command {
 		modelVerb(e, "promote", "End the probation of the new version well, at once: it gets every request", false),
 		modelVerb(e, "pin", "Serve this version alone, also after a restart, until unpin", true),
 		modelVerb(e, "unpin", "Follow the version policy again", false),
+		modelVerb(e, "unload", "Unload every version of the model, also after a restart, until load", false),
+		modelVerb(e, "load", "Load an unloaded model as its policy says, or try its refused newest version again, and wait for that", false),
 		modelVerb(e, "retry", "Try a refused version once more, with its files as they are now", true),
 		labelVerb(e), unlabelVerb(e), history,
 	}
