@@ -24,6 +24,7 @@ import (
 	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/admission"
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/oip"
 	"github.com/inferd/inferd/appliance/api/rest"
 	"github.com/inferd/inferd/appliance/api/rpc"
 	"github.com/inferd/inferd/appliance/api/ws"
@@ -72,6 +73,7 @@ type Appliance struct {
 	since   time.Time
 	catalog *inference.Catalog
 	service *api.Service
+	oip     *oip.Service
 	metrics *metrics
 	gate    *admission.Gate
 	memory  *keeper
@@ -179,6 +181,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.oip = a.newOIP()
 	a.memory.freed = a.updater.RoomFreed
 	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, &doorMetrics{a}, a.load.confinement.metric())
 	return a, nil
@@ -449,18 +452,17 @@ func (a *Appliance) drain(servers []*httpDoor, g *grpc.Server) {
 // front is the HTTP port: REST, health and metrics.
 func (a *Appliance) front() http.Handler {
 	mux := http.NewServeMux()
-	v1 := rest.New(a.service, rest.Options{
+	door := rest.Options{
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), StrictJSON: a.cfg.REST.StrictJSON, CORS: a.cfg.REST.CORS, Log: a.log,
 		History: a.history, Jobs: a.jobs, Access: a.guard, SlowTimeout: a.cfg.Limits.SlowTimeout,
-	})
+	}
+	v1, v2 := rest.New(a.service, door), a.oipHandler(door)
 	for _, path := range a.cfg.Monitoring.Paths {
 		mux.Handle("GET "+path, a.forMetrics(a.metrics.handler()))
 	}
 	report := a.forMetrics(http.HandlerFunc(a.admissionHandler))
 	mux.HandleFunc("GET /healthz", a.liveness)
-	mux.HandleFunc("GET /v2/health/live", a.liveness)
 	mux.HandleFunc("GET /readyz", a.readiness)
-	mux.HandleFunc("GET /v2/health/ready", a.readiness)
 	if a.stream != nil && a.cfg.Stream.Page {
 		mux.Handle("GET /stream", browser.Page())
 	}
@@ -477,6 +479,10 @@ func (a *Appliance) front() http.Handler {
 		// The mux knows case and redirects unclean paths; TensorFlow Serving's surface is matched as it was sent.
 		if len(r.URL.Path) >= 3 && strings.EqualFold(r.URL.Path[:3], "/v1") {
 			v1.ServeHTTP(w, r)
+			return
+		}
+		if r.URL.Path == "/v2" || strings.HasPrefix(r.URL.Path, "/v2/") {
+			v2.ServeHTTP(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/oip"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/batch"
 )
@@ -27,6 +28,7 @@ var (
 type metrics struct {
 	registry *prometheus.Registry
 	queue    *queueMetrics
+	stats    *oip.Statistics // of the Open Inference Protocol
 
 	requests *prometheus.CounterVec   // protocol model version signature code
 	latency  *prometheus.HistogramVec // protocol model version signature; every answer
@@ -45,7 +47,7 @@ type metrics struct {
 }
 
 func newMetrics(version string) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: prometheus.NewRegistry(), stats: oip.NewStatistics()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(c)
@@ -76,6 +78,7 @@ func newMetrics(version string) *metrics {
 
 // request records one finished request.
 func (m *metrics) request(o api.Observation) {
+	m.stats.Observe(o)
 	version := ""
 	if o.Version > 0 {
 		version = strconv.FormatInt(o.Version, 10)
@@ -132,7 +135,7 @@ func (m *metrics) goodSeries(k goodKey) *goodSeries {
 		return g.(*goodSeries)
 	}
 	code, entry, their := inference.OK.String(), "GRPC", k.their
-	if k.protocol == "rest" {
+	if k.protocol == "rest" || k.protocol == "oip" {
 		entry, their = "REST", strings.ToLower(k.their)
 	}
 	g, _ := m.good.LoadOrStore(k, &goodSeries{
@@ -146,6 +149,7 @@ func (m *metrics) goodSeries(k goodKey) *goodSeries {
 func (m *metrics) batches(model string, number int64) func(batch.Observation) {
 	version := strconv.FormatInt(number, 10)
 	return func(o batch.Observation) {
+		m.stats.Ran(model, number, o.Rows, o.Waits, o.Run, o.Err != nil)
 		m.runTime.WithLabelValues(model, version, o.Signature).Observe(o.Run.Seconds())
 		m.rows.WithLabelValues(model, version, o.Signature).Observe(float64(o.Rows))
 		if o.PaddedRows > 0 {
@@ -160,6 +164,7 @@ func (m *metrics) batches(model string, number int64) func(batch.Observation) {
 
 // drop removes the series of a version that is gone.
 func (m *metrics) drop(model string, number int64) {
+	m.stats.Drop(model, number)
 	m.good.Range(func(k, _ any) bool {
 		if k := k.(goodKey); k.model == model && k.version == strconv.FormatInt(number, 10) {
 			m.good.Delete(k)

@@ -33,6 +33,7 @@ type Config struct {
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
 	REST         REST          `yaml:"rest" doc:"The HTTP and JSON interface."`
 	GRPC         GRPC          `yaml:"grpc" doc:"The gRPC interface."`
+	OIP          OIP           `yaml:"oip" doc:"The Open Inference Protocol (KServe's and Triton's v2), on both ports."`
 	Stream       Stream        `yaml:"stream" doc:"The WebSocket: many predictions over one connection, live and durable."`
 	Monitoring   Monitoring    `yaml:"monitoring" doc:"Metrics for Prometheus, on the HTTP address."`
 	Log          Log           `yaml:"log" doc:"The log, on standard error."`
@@ -215,6 +216,11 @@ type GRPC struct {
 	TensorContent  bool    `yaml:"tensor_content" doc:"Answer Predict with tensor_content, which is smaller and faster, in place of typed value fields."`
 	ReloadConfig   Callers `yaml:"reload_config" doc:"Whose HandleReloadConfigRequest, which replaces the list of models until the configuration is read again, is answered: local (callers on this machine), any (every caller, as in TensorFlow Serving) or off."`
 	ReloadAnyLabel bool    `yaml:"reload_any_label" doc:"HandleReloadConfigRequest may give labels to versions that are not available (allow_version_labels_for_unavailable_models). Off: such a request is refused."`
+}
+
+// OIP is about the Open Inference Protocol.
+type OIP struct {
+	Repository Callers `yaml:"repository" doc:"Whose requests to load and unload a model are granted where no tokens are asked for (access.tokens_file): local (callers on this machine), any (every caller, as in Triton) or off. Where they are asked for, everyone's whose token has the scope admin, unless off."`
 }
 
 // Callers says from where a call is answered.

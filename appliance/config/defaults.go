@@ -21,6 +21,7 @@ func Default() *Config {
 		Admission:    Admission{MaxRequests: 8192},
 		Limits:       defaultLimits(),
 		GRPC:         GRPC{ReloadConfig: LocalCallers},
+		OIP:          OIP{Repository: LocalCallers},
 		Stream:       defaultStream(),
 		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},
 		Log:          Log{Format: FormatText, Level: "info"},

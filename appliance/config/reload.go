@@ -54,6 +54,7 @@ var reloadable = map[string]Effect{
 	"log.level":             Now,
 	"drain_timeout":         Now,
 	"grpc.reload_config":    Now,
+	"oip.repository":        Now,
 	"grpc.reload_any_label": Now,
 }
 

@@ -66,6 +66,7 @@ func (c *Config) Validate() error {
 	if c.REST.CORS && len(c.REST.Origins) > 0 {
 		v.addf("rest.origins", "rest.cors lets pages of every origin in, so a list of some would say nothing; remove one of the two")
 	}
+	v.oneOf("oip.repository", string(c.OIP.Repository), string(LocalCallers), string(AnyCallers), string(NoCallers))
 	v.admission(&c.Admission)
 	v.access(&c.Access)
 	v.limits(&c.Limits)

@@ -3,7 +3,7 @@
 //
 // Invariants:
 //  1. Nothing that changes the appliance is reachable elsewhere, but for TensorFlow Serving's HandleReloadConfigRequest, on the gRPC port
-//     for the callers that grpc.reload_config names.
+//     for the callers that grpc.reload_config names, and the Open Inference Protocol's load and unload, for those that oip.repository names.
 //  2. The socket file is replaced only when nobody answers on it: a second daemon says so and ends.
 //  3. Status is data ([Status]); the command line turns it into words.
 //

@@ -224,17 +224,17 @@ func (d *document) scalar(i int) (value any, end int) {
 	if end = d.skip(i); end < 0 {
 		return nil, -1
 	}
-	switch c := d.b[i]; {
-	case c == '"':
+	switch d.b[i] {
+	case '"':
 		text, _ := rest.Text(d.b, i)
 		return string(text), end
-	case c == 't':
+	case 't':
 		return true, end
-	case c == 'f':
+	case 'f':
 		return false, end
-	case c == 'n':
+	case 'n':
 		return nil, end
-	case c == '[', c == '{':
+	case '[', '{':
 		return struct{}{}, end
 	}
 	if n, at := rest.Int(d.b, i); at == end {
