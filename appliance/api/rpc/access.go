@@ -19,7 +19,7 @@ import (
 const reflectionPrefix = "/grpc.reflection."
 
 // probes need no token: who may ask whether requests should be sent here is not who may send them.
-var probes = map[string]bool{healthpb.Health_Check_FullMethodName: true, healthpb.Health_Watch_FullMethodName: true}
+var probes = map[string]bool{healthpb.Health_Check_FullMethodName: true, healthpb.Health_Watch_FullMethodName: true, serverLive: true, serverReady: true}
 
 // tap is called by the connection's reader for each call, before there is a goroutine or memory for it.
 func (o Options) tap(ctx context.Context, info *tap.Info) (context.Context, error) {

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/oip"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
@@ -103,6 +104,9 @@ func start(t testing.TB, opts Options, extra ...grpc.ServerOption) *rig {
 		defer r.mu.Unlock()
 		r.observed = append(r.observed, o)
 	}})
+	if opts.OIP == nil {
+		opts.OIP = oip.New(svc, oip.Options{Version: "1.2.3"})
+	}
 	r.server = grpc.NewServer(append(ServerOptions(opts), extra...)...)
 	Register(r.server, svc, opts)
 	l := bufconn.Listen(1 << 20)

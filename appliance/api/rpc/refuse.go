@@ -36,14 +36,22 @@ func callerOf(ctx context.Context, bytes int) (api.Caller, error) {
 		}
 	}
 	if v := metadata.ValueFromIncomingContext(ctx, PriorityKey); len(v) > 0 {
-		class, ok := inference.ParseClass(v[0])
-		if !ok {
-			return c, inference.Errorf(inference.InvalidArgument, inference.ReasonInput,
-				"%s: %s is no priority; send interactive, normal or batch, or leave it out", PriorityKey, strconv.Quote(v[0][:min(64, len(v[0]))]))
+		var err error
+		if c.Class, err = classOf(v[0]); err != nil {
+			return c, err
 		}
-		c.Class = class
 	}
 	return c, nil
+}
+
+// classOf is the class that the metadata names.
+func classOf(word string) (inference.Class, error) {
+	class, ok := inference.ParseClass(word)
+	if !ok {
+		return class, inference.Errorf(inference.InvalidArgument, inference.ReasonInput,
+			"%s: %s is no priority; send interactive, normal or batch, or leave it out", PriorityKey, strconv.Quote(word[:min(64, len(word))]))
+	}
+	return class, nil
 }
 
 // refusals are the reasons of admission and of the queue, which a client is told in details. TensorFlow Serving's own errors have none.

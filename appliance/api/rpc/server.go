@@ -24,6 +24,7 @@ import (
 
 	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
+	"github.com/inferd/inferd/appliance/api/oip"
 	"github.com/inferd/inferd/appliance/jobs"
 	"github.com/inferd/inferd/inference"
 )
@@ -65,6 +66,10 @@ type Options struct {
 	// BodyTimeout is how long a call without a nearer deadline may take until its message is there, SlowTimeout until its answer has been taken.
 	// 0: as long as it likes.
 	BodyTimeout, SlowTimeout time.Duration
+	// OIP answers for the Open Inference Protocol. Nil: there is no such service.
+	OIP *oip.Service
+	// StreamRequests is how many requests of one ModelStreamInfer may be without an answer. 0 means [DefaultStreamRequests].
+	StreamRequests int
 	// Logger hears of panics only. Nil: discard.
 	Logger *slog.Logger
 }
@@ -99,6 +104,9 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 	}
 	opts.Logger = opts.Logger.With("component", "rpc")
 	opts.MaxRequestBytes = opts.maxRequestBytes()
+	if opts.StreamRequests <= 0 {
+		opts.StreamRequests = DefaultStreamRequests
+	}
 	srv := &server{svc: svc, opts: opts, pool: new(bufferPool)}
 	s.RegisterService(&grpc.ServiceDesc{
 		ServiceName: predictionService,
@@ -123,6 +131,9 @@ func Register(s *grpc.Server, svc *api.Service, opts Options) {
 	}, srv)
 	if opts.Jobs != nil {
 		srv.registerJobs(s)
+	}
+	if opts.OIP != nil {
+		srv.registerOIP(s)
 	}
 	healthpb.RegisterHealthServer(s, &healthServer{svc: svc, opts: opts})
 	reflection.Register(s)
@@ -149,7 +160,7 @@ func unary[Req any, P message[Req]](s *server, service, name, word string, h fun
 		req := P(new(Req))
 		w := waitOf(ctx)
 		defer w.answered()
-		return s.observed(word, func(o *api.Observation) (any, error) {
+		return s.observedAs(protocolOf(service), word, func(o *api.Observation) (any, error) {
 			if err := dec(req); err != nil {
 				return nil, err
 			}
@@ -165,10 +176,23 @@ func unary[Req any, P message[Req]](s *server, service, name, word string, h fun
 	return grpc.MethodDesc{MethodName: name, Handler: handler}
 }
 
-// observed runs one call, turns its error into a gRPC status, survives its panic and records it.
-func (s *server) observed(word string, call func(*api.Observation) (any, error)) (reply any, err error) {
+// protocolOf is the protocol that observations of the service's calls have.
+func protocolOf(service string) string {
+	if service == inferenceService {
+		return inferenceProtocol
+	}
+	return "grpc"
+}
+
+// observed is observedAs for TensorFlow Serving's protocol.
+func (s *server) observed(word string, call func(*api.Observation) (any, error)) (any, error) {
+	return s.observedAs("grpc", word, call)
+}
+
+// observedAs runs one call, turns its error into a gRPC status, survives its panic and records it.
+func (s *server) observedAs(protocol, word string, call func(*api.Observation) (any, error)) (reply any, err error) {
 	start := time.Now()
-	o := api.Observation{Protocol: "grpc", Method: word}
+	o := api.Observation{Protocol: protocol, Method: word}
 	defer func() {
 		if p := recover(); p != nil {
 			s.opts.Logger.Error("request handler panicked", "err", p, "model", o.Model, "version", o.Version, "stack", string(debug.Stack()))

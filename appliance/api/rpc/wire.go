@@ -363,12 +363,19 @@ func elementType(num protowire.Number) (protowire.Type, bool) {
 // countValues is the number of numbers in f: one, or as many as are packed. Other fields hold none.
 func countValues(f *field) (int, error) {
 	element, ok := elementType(f.num)
-	switch {
-	case !ok:
+	if !ok {
 		return 0, nil
-	case f.typ == element:
+	}
+	return countNumbers(f, element)
+}
+
+// countNumbers is countValues for a field of numbers of that wire type.
+func countNumbers(f *field, element protowire.Type) (int, error) {
+	switch f.typ {
+	case element:
 		return 1, nil
-	case f.typ != protowire.BytesType:
+	case protowire.BytesType:
+	default:
 		return 0, nil
 	}
 	switch element {
