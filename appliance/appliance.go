@@ -32,6 +32,7 @@ import (
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/appliance/jobs"
+	"github.com/inferd/inferd/appliance/reqlog"
 	"github.com/inferd/inferd/clients/browser"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel"
@@ -74,6 +75,7 @@ type Appliance struct {
 	catalog *inference.Catalog
 	service *api.Service
 	oip     *oip.Service
+	records *reqlog.Log
 	metrics *metrics
 	gate    *admission.Gate
 	memory  *keeper
@@ -130,7 +132,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	live := newWorkers()
 	a.memory = newKeeper(a.current.Load, os.DirFS("/"), live, a.health, opts.Log)
 	a.gate = admission.NewGate(gateLimits(cfg.Admission), a.memory.ledger)
-	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Draining: a.draining, Observe: a.metrics.request,
+	a.records = a.newRequestLog()
+	a.service = api.New(a.catalog, api.Options{Gate: a.gate, Recorder: a.records, Draining: a.draining, Observe: a.metrics.request,
 		MaxTensorBytes: 4 * int64(cfg.Limits.MaxRequestBytes), Log: opts.Log})
 	if _, secure := cfg.Listen.TLS.Set(); secure {
 		var err error
@@ -183,7 +186,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	}
 	a.oip = a.newOIP()
 	a.memory.freed = a.updater.RoomFreed
-	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, &doorMetrics{a}, a.load.confinement.metric())
+	a.metrics.registry.MustRegister(&states{a}, &accountMetrics{a}, &streamMetrics{a}, &queueStates{a}, &doorMetrics{a}, &requestLogMetrics{a.records}, a.load.confinement.metric())
 	return a, nil
 }
 
@@ -197,6 +200,7 @@ func fill(m *updater.Model, c config.Model) {
 	// These are no reason to try a refused version again.
 	c.VersionLabels, c.Optional, c.Retain, c.KeepLastGood = nil, false, 0, false
 	c.Rollout, c.Transition, c.Queue = config.Rollout{}, "", config.ModelQueue{}
+	c.RequestLog = config.ModelLog{}
 	m.Settings = c
 }
 
@@ -272,6 +276,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	err = runStages(ctx, []stage{
 		{"worker host", a.runHosts},
 		{"memory", func(ctx context.Context, ready func()) error { ready(); return a.memory.run(ctx) }},
+		{"request log", func(ctx context.Context, ready func()) error { ready(); return a.records.Run(ctx) }},
 		{"updater", func(ctx context.Context, ready func()) error { ready(); return a.updater.Run(ctx) }},
 		{"configuration", func(ctx context.Context, ready func()) error { ready(); return a.watchConfig(ctx) }},
 		{"access", func(ctx context.Context, ready func()) error { ready(); return a.watchAccess(ctx) }},

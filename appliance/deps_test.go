@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"appliance/loadgen":              {"inference", "inference/tensor"},
 	"appliance/api":                  {"appliance/admission", "inference", "inference/media", "inference/tensor"},
 	"appliance/api/coding":           {},
+	"appliance/reqlog":               {"appliance/api", "inference", "inference/savedmodel", "inference/tensor"},
 	"appliance/jobs":                 {"appliance/access", "appliance/api", "inference", "storage"},
 	"appliance/api/rest":             {"appliance/access", "appliance/admission", "appliance/api", "appliance/api/coding", "appliance/jobs", "inference", "inference/tensor"},
 	"appliance/api/rpc":              {"appliance/access", "appliance/admission", "appliance/api", "appliance/api/coding", "appliance/api/oip", "appliance/api/rpc/jobspb", "appliance/api/rpc/oippb", "appliance/jobs", "inference", "inference/tensor"},

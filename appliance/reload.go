@@ -120,6 +120,7 @@ func (a *Appliance) apply(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	a.gate.Set(gateLimits(cfg.Admission))
+	a.records.Reset()
 	if a.opts.Level != nil {
 		_ = a.opts.Level.UnmarshalText([]byte(cfg.Log.Level)) // it was validated
 	}

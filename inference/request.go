@@ -21,6 +21,8 @@ type Request struct {
 	Class  Class
 	Client *Client
 	Ticket Ticket
+	// As is the call that a log of requests has it for: RecordedClassify or RecordedRegress. 0: RecordedPredict. Nobody who answers looks at it.
+	As RecordedKind
 }
 
 // Response has one tensor per Request.Outputs. The tensors are lent until Release.

@@ -42,6 +42,8 @@ type Options struct {
 	Gate *admission.Gate
 	// Draining is closed when the appliance begins to stop; what comes then is refused. nil: never.
 	Draining <-chan struct{}
+	// Recorder keeps a share of the requests. nil: none is kept.
+	Recorder Recorder
 	// MaxTensorBytes bounds the tensor that files are made into. 0 means [DefaultMaxTensorBytes].
 	MaxTensorBytes int64
 	// Log gets the causes that clients are not shown. nil means discard.
@@ -54,6 +56,7 @@ type Service struct {
 	observe func(Observation)
 	gate    *admission.Gate
 	drain   <-chan struct{}
+	records Recorder
 	largest int64 // bytes of a tensor that files are made into
 	log     *slog.Logger
 }
@@ -69,7 +72,7 @@ func New(catalog *inference.Catalog, opts Options) *Service {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{catalog: catalog, observe: opts.Observe, gate: opts.Gate, drain: opts.Draining, largest: opts.MaxTensorBytes, log: opts.Log.With("component", "api")}
+	return &Service{catalog: catalog, observe: opts.Observe, gate: opts.Gate, drain: opts.Draining, records: opts.Recorder, largest: opts.MaxTensorBytes, log: opts.Log.With("component", "api")}
 }
 
 // Acquire pins the version that spec names. The caller releases the handle.
@@ -89,6 +92,13 @@ func (s *Service) Observe(o Observation) {
 
 // Predict checks the request against its signature and answers it. The response is released by the caller. Errors are *inference.Error.
 func (s *Service) Predict(ctx context.Context, h *inference.Handle, req *inference.Request) (*inference.Response, error) {
+	if s.records != nil && s.records.Wants(h.Version()) {
+		return s.recorded(ctx, h, req)
+	}
+	return s.predict(ctx, h, req)
+}
+
+func (s *Service) predict(ctx context.Context, h *inference.Handle, req *inference.Request) (*inference.Response, error) {
 	v := h.Version()
 	if _, ok := ctx.Deadline(); !ok {
 		deadline := defaultDeadline(v)

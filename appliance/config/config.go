@@ -28,6 +28,7 @@ type Config struct {
 	Memory       Memory        `yaml:"memory" doc:"What inferd and its workers may take of the memory, and what is done when that is short."`
 	State        State         `yaml:"state" doc:"What is kept in state_dir."`
 	Queue        Queue         `yaml:"queue" doc:"Jobs: requests that are kept in state_dir/queue.db until they are answered, whatever ends meanwhile."`
+	RequestLog   RequestLog    `yaml:"request_log" doc:"Bounds of what is logged of requests; which ones are is a model's request_log. docs/request-log.md has how."`
 	Admission    Admission     `yaml:"admission" doc:"Who is let in before the body is read. Beside it every model lets in what can be answered in time; docs/admission.md has how."`
 	Access       Access        `yaml:"access" doc:"Who may use the ports; docs/security.md has the policy."`
 	Limits       Limits        `yaml:"limits" doc:"What is refused before it is read into memory."`
@@ -90,6 +91,7 @@ type ModelOptions struct {
 	KeepAlive        time.Duration `yaml:"keep_alive" doc:"A live version without a request for so long is parked: its worker ends, and is started again by the next request. 0s: never for that alone."`
 	Pinned           bool          `yaml:"pinned" doc:"Never park the model's versions, whatever memory others need."`
 	Queue            ModelQueue    `yaml:"queue" doc:"Bounds of the model's jobs, beside those of all."`
+	RequestLog       ModelLog      `yaml:"request_log" doc:"Which requests of the model are logged under state_dir/requests."`
 	Batching         Batching      `yaml:"batching" doc:"Joining requests that wait into one run. The keys mean what they mean in TensorFlow Serving."`
 }
 

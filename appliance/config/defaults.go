@@ -18,6 +18,7 @@ func Default() *Config {
 		Updater:      Updater{Watch: true, PollInterval: 5 * time.Second, SettleTime: 2 * time.Second, EmptyGrace: time.Minute, KeepCopyLimit: 1 << 30},
 		Memory:       Memory{Evict: true},
 		Queue:        defaultQueue(),
+		RequestLog:   defaultRequestLog(),
 		Admission:    Admission{MaxRequests: 8192},
 		Limits:       defaultLimits(),
 		GRPC:         GRPC{ReloadConfig: LocalCallers},
@@ -42,6 +43,7 @@ func defaultOptions() ModelOptions {
 		Rollout:         Rollout{Strategy: Immediate, Share: 0.1, KeyHeader: inference.DefaultKeyHeader},
 		Probation:       Probation{Time: time.Minute, Requests: 1000, Errors: 0.01, NaN: 0.01, Latency: 1.5, Memory: 64 << 20, Deaths: 1},
 		Transition:      TransitionAuto,
+		RequestLog:      defaultModelLog(),
 		Batching:        Batching{Enabled: true, LargeBatchSplitting: Auto},
 	}
 }

@@ -186,9 +186,7 @@ func (r *modelReader) read(m *config_go_proto.ModelConfig, e protoreflect.Messag
 	if len(m.GetVersionLabels()) > 0 {
 		r.model.VersionLabels = m.GetVersionLabels()
 	}
-	if m.GetLoggingConfig() != nil {
-		r.ignored = append(r.ignored, Ignored{Name: fmt.Sprintf("%s: logging_config of model %s", r.file, r.model.Name), Reason: "requests are not logged"})
-	}
+	r.logging(m.GetLoggingConfig())
 	r.signatures(e)
 }
 

@@ -59,7 +59,7 @@ var reloadable = map[string]Effect{
 }
 
 // atOnce are the keys of a model, or of defaults, that say what is served and not how.
-var atOnce = []string{"base_path", "optional", "version_labels", "version_policy", "retain", "keep_last_good", "queue"}
+var atOnce = []string{"base_path", "optional", "version_labels", "version_policy", "retain", "keep_last_good", "queue", "request_log"}
 
 // effectOf is when a change of the key counts.
 func effectOf(key string) Effect {
@@ -71,7 +71,7 @@ func effectOf(key string) Effect {
 		}
 	}
 	last := func(k string) string { return k[strings.LastIndexByte(k, '.')+1:] }
-	if effect == NextLoad && (slices.Contains(atOnce, last(key)) || last(parent(key)) == "queue") {
+	if effect == NextLoad && (slices.Contains(atOnce, last(key)) || slices.Contains([]string{"queue", "request_log"}, last(parent(key)))) {
 		return Now
 	}
 	return effect

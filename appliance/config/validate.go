@@ -52,6 +52,7 @@ func (c *Config) Validate() error {
 	v.runtime(&c.Runtime)
 	v.memory(&c.Memory)
 	v.queue(&c.Queue, c.Limits.MaxRequestBytes)
+	v.requestLog(&c.RequestLog)
 	v.stream(&c.Stream, c.Limits.MaxRequestBytes)
 	v.duration("updater.settle_time", c.Updater.SettleTime, 0, maxWait)
 	v.duration("updater.empty_grace", c.Updater.EmptyGrace, 0, maxWait)
@@ -219,6 +220,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 	}
 	c.ownMemory(at, o)
 	c.modelQueue(at, &o.Queue)
+	c.modelRequestLog(at+".request_log", &o.RequestLog)
 	c.rollout(at, o)
 	c.batching(at+".batching", &o.Batching)
 }

@@ -56,6 +56,7 @@ const (
 	CodePressure      = "memory_pressure" // memory is short: nothing is loaded, idle versions are parked
 	CodeDiskFloor     = "disk_floor"      // less disk space is free than the floor: nothing durable is begun
 	CodeQueue         = "queue"           // jobs are not taken, were lost, or do not expire
+	CodeRequestLog    = "request_log"     // records of requests are lost to the disk
 	CodeSafeStart     = "safe_start"      // the last lives were short: only what was good before is loaded
 	CodeSocket        = "socket"          // a socket that systemd holds has another address than the configuration
 	CodeGPU           = "gpu_unused"      // a model, or every one, computes on the CPU although the machine has a GPU

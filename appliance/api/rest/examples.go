@@ -39,15 +39,15 @@ func (h *handler) examples(s *scratch, w http.ResponseWriter, r *http.Request, t
 		return inference.AsError(err)
 	}
 	o.Signature = sig.Key
-	method := api.MethodClassify
+	method, as := api.MethodClassify, inference.RecordedClassify
 	if to.act == actRegress {
-		method = api.MethodRegress
+		method, as = api.MethodRegress, inference.RecordedRegress
 	}
 	outputs, err := api.ExampleOutputs(sig, method)
 	if err != nil {
 		return inference.AsError(err)
 	}
-	s.req = inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: append(s.req.Outputs[:0], outputs...)}
+	s.req = inference.Request{Signature: sig, Inputs: []*tensor.Tensor{x}, Outputs: append(s.req.Outputs[:0], outputs...), As: as}
 	resp, bad := h.call(s, r, handle, &entry, start, timeout)
 	if bad != nil {
 		return bad

@@ -83,7 +83,11 @@ func (r *exampleRequest) resolve(signatures map[string]*inference.Signature, nam
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, &inference.Request{Signature: sig, Outputs: outputs})
+		as := inference.RecordedClassify
+		if t.method == api.MethodRegress {
+			as = inference.RecordedRegress
+		}
+		list = append(list, &inference.Request{Signature: sig, Outputs: outputs, As: as})
 	}
 	x, err := r.input.tensor(maxBytes)
 	if err != nil {
