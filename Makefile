@@ -63,6 +63,7 @@ e2e: build runtime ## the real clients against a running inferd
 	LIBTENSORFLOW='$(RUNTIME)' INFERD=build/inferd build/pyclient/bin/python -m pytest -q -p no:cacheprovider clients/python
 	LIBTENSORFLOW='$(RUNTIME)' build/pyclient/bin/python tools/e2e/browser.py build/inferd
 	node=$$(tools/fetch.sh jsclient) && LIBTENSORFLOW='$(RUNTIME)' NODE="$$node" build/pyclient/bin/python tools/e2e/ws/conform.py build/inferd
+	LIBTENSORFLOW='$(RUNTIME)' build/pyclient/bin/python tools/e2e/web/web.py build/inferd
 
 bench: build runtime ## the figures the project is held to, as ratios
 	LIBTENSORFLOW='$(RUNTIME)' $(GO) run ./tools/bench -inferd build/inferd

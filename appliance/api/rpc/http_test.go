@@ -5,21 +5,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"strconv"
 	"strings"
 	"testing"
 
 	pb "github.com/wamuir/graft/tensorflow/serving/apis_go_proto"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
@@ -29,195 +25,10 @@ import (
 	typespb "github.com/wamuir/graft/tensorflow/core/framework/types_go_proto"
 
 	"github.com/inferd/inferd/appliance/access"
-	"github.com/inferd/inferd/appliance/api"
 	"github.com/inferd/inferd/appliance/api/coding"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/tensor"
 )
-
-const predictPath = "/" + predictionService + "/Predict"
-
-// webRig is a rig whose catalog is answered from over HTTP/1 and HTTP/2 too.
-type webRig struct {
-	*rig
-	url    string
-	client [3]*http.Client // by HTTP version
-}
-
-func startWeb(t testing.TB, opts Options) *webRig {
-	t.Helper()
-	r := &webRig{rig: start(t, opts)}
-	h := NewHTTP(api.New(r.catalog, api.Options{}), opts)
-	s := httptest.NewUnstartedServer(h)
-	s.Config.ConnContext = access.ConnContext
-	s.Config.Protocols = new(http.Protocols)
-	s.Config.Protocols.SetHTTP1(true)
-	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Start()
-	r.url = s.URL
-	for version := 1; version <= 2; version++ {
-		p := new(http.Protocols)
-		p.SetHTTP1(version == 1)
-		p.SetUnencryptedHTTP2(version == 2)
-		r.client[version] = &http.Client{Transport: &http.Transport{Protocols: p, DisableCompression: true}}
-	}
-	t.Cleanup(func() {
-		for _, c := range r.client[1:] {
-			c.CloseIdleConnections()
-		}
-		s.Close()
-		h.Stop()
-	})
-	return r
-}
-
-// dial is a real gRPC client of the HTTP port.
-func (r *webRig) dial(t testing.TB) *grpc.ClientConn {
-	t.Helper()
-	conn, err := grpc.NewClient(strings.TrimPrefix(r.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
-
-// webAnswer is what came of a call.
-type webAnswer struct {
-	http     int
-	header   http.Header
-	messages [][]byte
-	trailers map[string]string
-}
-
-func (a *webAnswer) status() (codes.Code, string) {
-	n, err := strconv.Atoi(a.trailers["grpc-status"])
-	if err != nil {
-		return codes.Unknown, fmt.Sprintf("no status: HTTP %d, %v", a.http, a.trailers)
-	}
-	text, _ := url.PathUnescape(a.trailers["grpc-message"])
-	return codes.Code(n), text
-}
-
-func frame(flags byte, message []byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message))), message...)
-}
-
-// parseWeb reads the whole body of a grpc-web answer: data frames, and one of trailers at the end.
-func parseWeb(body []byte) (messages [][]byte, trailers map[string]string, err error) {
-	for len(body) > 0 {
-		if trailers != nil {
-			return nil, nil, errors.New("something follows the trailers")
-		}
-		if len(body) < frameHead || uint64(len(body)-frameHead) < uint64(binary.BigEndian.Uint32(body[1:])) {
-			return nil, nil, errors.New("a frame is cut short")
-		}
-		end := frameHead + int(binary.BigEndian.Uint32(body[1:]))
-		switch flags, payload := body[0], body[frameHead:end]; flags {
-		case 0, 1:
-			messages = append(messages, payload)
-		case trailerFlag:
-			trailers = map[string]string{}
-			for line := range strings.SplitSeq(strings.TrimSuffix(string(payload), "\r\n"), "\r\n") {
-				name, value, ok := strings.Cut(line, ": ")
-				if !ok || name != strings.ToLower(name) {
-					return nil, nil, fmt.Errorf("trailer %q", line)
-				}
-				trailers[name] = value
-			}
-		default:
-			return nil, nil, fmt.Errorf("flags %#x", flags)
-		}
-		body = body[end:]
-	}
-	if trailers == nil {
-		err = errors.New("no trailers")
-	}
-	return messages, trailers, err
-}
-
-// decodeText reads base64 whose parts are padded each for itself, a group at a time.
-func decodeText(text []byte) (out []byte, err error) {
-	for len(text) > 0 {
-		if len(text) < 4 {
-			return nil, errors.New("not whole groups")
-		}
-		part, err := base64.StdEncoding.Strict().DecodeString(string(text[:4]))
-		if err != nil {
-			return nil, err
-		}
-		out, text = append(out, part...), text[4:]
-	}
-	return out, nil
-}
-
-// web sends a call with this body, which is not yet base64, and reads the whole answer.
-func (r *webRig) web(t testing.TB, version int, path, kind string, body []byte, headers ...string) *webAnswer {
-	t.Helper()
-	text := strings.HasPrefix(kind, "application/grpc-web-text")
-	if text {
-		body = []byte(base64.StdEncoding.EncodeToString(body))
-	}
-	return r.raw(t, version, path, kind, bytes.NewReader(body), headers...)
-}
-
-func (r *webRig) raw(t testing.TB, version int, path, kind string, body io.Reader, headers ...string) *webAnswer {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+path, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", kind)
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
-	}
-	resp, err := r.client[version].Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	got, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &webAnswer{http: resp.StatusCode, header: resp.Header}
-	if resp.StatusCode != http.StatusOK {
-		a.trailers = map[string]string{"body": string(got)}
-		return a
-	}
-	if want := strings.Split(kind, ";")[0]; !strings.HasPrefix(resp.Header.Get("Content-Type"), want) {
-		t.Errorf("Content-Type %q of an answer to %q", resp.Header.Get("Content-Type"), kind)
-	}
-	if strings.HasPrefix(kind, "application/grpc-web-text") {
-		if got, err = decodeText(got); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if a.messages, a.trailers, err = parseWeb(got); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-func marshal(t testing.TB, m proto.Message) []byte {
-	t.Helper()
-	b, err := proto.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-var webKinds = []string{"application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text", "application/grpc-web-text+proto", "Application/gRPC-Web-Text; charset=utf-8"}
-
-// everyWay is each way in which a grpc-web call may come.
-func everyWay(t *testing.T, try func(t *testing.T, version int, kind string)) {
-	for version := 1; version <= 2; version++ {
-		for _, kind := range webKinds {
-			t.Run(fmt.Sprintf("HTTP%d %s", version, kind), func(t *testing.T) { try(t, version, strings.ToLower(kind)) })
-		}
-	}
-}
 
 func TestWebAnswersAsThePortDoes(t *testing.T) {
 	r := startWeb(t, Options{})
@@ -581,87 +392,4 @@ func TestFromKnowsPages(t *testing.T) {
 	if addr, page := From(context.Background()); addr != nil || page {
 		t.Errorf("%v %v", addr, page)
 	}
-}
-
-// FuzzWeb: whatever comes as a grpc-web body is answered with a whole grpc-web answer.
-func FuzzWeb(f *testing.F) {
-	r := startWeb(f, Options{MaxRequestBytes: 1 << 16})
-	r.publishHalf(f, 1)
-	good := frame(0, marshal(f, ask(modelSpec("half_plus_two"), "", x(floats([]int64{1, 1}, 1)))))
-	f.Add(good, "application/grpc-web", "")
-	f.Add([]byte(base64.StdEncoding.EncodeToString(good)), "application/grpc-web-text", "")
-	f.Add([]byte(base64.StdEncoding.EncodeToString(good[:1])+base64.StdEncoding.EncodeToString(good[1:])), "application/grpc-web-text", "")
-	f.Add(frame(1, coding.Compress(coding.Zstd, good[frameHead:])), "application/grpc-web+proto", "zstd")
-	f.Add(frame(1, coding.Compress(coding.Gzip, make([]byte, 1<<20))), "application/grpc-web", "gzip")
-	f.Add(frame(trailerFlag, nil), "application/grpc-web", "")
-	h := NewHTTP(api.New(r.catalog, api.Options{}), Options{MaxRequestBytes: 1 << 16})
-	f.Cleanup(h.Stop)
-	f.Fuzz(func(t *testing.T, body []byte, kind, how string) {
-		if kind != "application/grpc-web" && kind != "application/grpc-web-text" {
-			kind = "application/grpc-web+proto"
-		}
-		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://box"+predictPath, bytes.NewReader(body))
-		req.Header.Set("Content-Type", kind)
-		req.Header.Set("Grpc-Encoding", how)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, req)
-		got := w.Body.Bytes()
-		if w.Code != http.StatusOK {
-			return // grpc says so of metadata that is none
-		}
-		if kind == "application/grpc-web-text" {
-			var err error
-			if got, err = decodeText(got); err != nil {
-				t.Fatalf("%v: %q", err, w.Body)
-			}
-		}
-		if messages, trailers, err := parseWeb(got); err != nil || (trailers["grpc-status"] == "0") != (len(messages) == 1) {
-			t.Errorf("%d messages, %v, %v", len(messages), trailers, err)
-		}
-	})
-}
-
-// FuzzText: the reader of text gives what decoding group after group gives, however it is read.
-func FuzzText(f *testing.F) {
-	f.Add([]byte("AAAA"), uint8(1))
-	f.Add([]byte("AA==AAA=AAAA"), uint8(2))
-	f.Add([]byte("AA\n=="), uint8(7))
-	f.Add([]byte(strings.Repeat("QUJD", 3000)+"QQ=="+strings.Repeat("QUJD", 9)), uint8(200))
-	f.Fuzz(func(t *testing.T, text []byte, size uint8) {
-		want, fails := decodeText(text)
-		if bytes.ContainsAny(text, "\r\n") { // which encoding/base64 passes over
-			fails = errText
-		}
-		var got []byte
-		r, b := newTextReader(&chunks{text, int(size%11) + 1}), make([]byte, int(size)+1)
-		for {
-			n, err := r.Read(b)
-			got = append(got, b[:n]...)
-			if err == nil {
-				continue
-			}
-			if errors.Is(err, io.EOF) != (fails == nil) || fails != nil && !errors.Is(err, errText) {
-				t.Fatalf("%v, want %v", err, fails)
-			}
-			break
-		}
-		if fails == nil && !bytes.Equal(got, want) {
-			t.Errorf("%x, want %x", got, want)
-		}
-	})
-}
-
-// chunks is a reader that gives a few bytes at a time.
-type chunks struct {
-	left []byte
-	most int
-}
-
-func (c *chunks) Read(b []byte) (int, error) {
-	if len(c.left) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(b[:min(len(b), c.most)], c.left)
-	c.left = c.left[n:]
-	return n, nil
 }
