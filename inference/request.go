@@ -97,3 +97,18 @@ type Runner interface {
 	Slots() int
 	Close() error
 }
+
+// Beginner is a Runner that can hand a run over and come back, so that who asks for a short run need not leave its goroutine for it.
+type Beginner interface {
+	// Begin hands the run over, as Run does, where that can be done at once; else nothing has happened and it returns nil.
+	Begin(run *Run) Begun
+}
+
+// Begun is a run that has been handed over. One goroutine uses it at a time.
+type Begun interface {
+	// Poll waits for the end without sleeping, for a fraction of a millisecond at most and only where that lately paid. It reports whether
+	// the run has ended.
+	Poll() bool
+	// Wait is the rest of Run. It is to be called once; afterwards the Begun is somebody else's.
+	Wait(ctx context.Context) (*Result, error)
+}

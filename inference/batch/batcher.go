@@ -78,10 +78,11 @@ type RunTime struct {
 // Batcher joins concurrent requests of one model version into runs. It is an [inference.Servable]; every method may be called from anywhere.
 type Batcher struct {
 	// immutable after New
-	runner inference.Runner
-	opts   Options
-	limits limits
-	log    *slog.Logger
+	runner   inference.Runner
+	beginner inference.Beginner // the runner, where it can do that
+	opts     Options
+	limits   limits
+	log      *slog.Logger
 
 	sigs     sync.Map // *inference.Signature to *signature
 	sigCount atomic.Uint64
@@ -143,6 +144,7 @@ func New(runner inference.Runner, opts Options) *Batcher {
 		singles: &group{kind: single, heap: -1}, writes: &group{kind: serial, heap: -1},
 		origin: time.Now(), agenda: newAgenda(), shares: newShares(), stretch: 1, learned: -stale - 1, tried: -stale - 1,
 	}
+	b.beginner, _ = runner.(inference.Beginner)
 	for _, times := range opts.Expect {
 		var c cost
 		c.expect(times)

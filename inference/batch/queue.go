@@ -360,27 +360,33 @@ func (b *Batcher) due(g *group, seq uint64) {
 	defer b.mu.Unlock()
 	if g.first != nil && g.first.seq == seq {
 		b.update(g)
-		b.dispatch()
+		b.dispatch(false)
 	}
 }
 
-// dispatch starts what may start now. mu is held.
-func (b *Batcher) dispatch() {
+// dispatch starts what may start now. With keep the first run is returned instead, for the caller to execute once mu is not held any more.
+// mu is held.
+func (b *Batcher) dispatch(keep bool) (kept *run) {
 	for b.inflight < b.limits.slots && !b.exclusive && len(b.ready) > 0 {
 		g := b.ready[0]
 		if b.expire(g, b.now()); g.first == nil || b.ready[0] != g {
 			continue
 		}
 		if g.first.exclusive && b.inflight > 0 {
-			return // what is in flight ends first, and nothing overtakes the suspect
+			return kept // what is in flight ends first, and nothing overtakes the suspect
 		}
 		r := b.take(g)
 		b.inflight++
 		b.exclusive = r.exclusive
 		b.runs = append(b.runs, r)
 		b.pending.Add(1)
-		go b.execute(r)
+		if keep && kept == nil {
+			kept = r
+		} else {
+			go b.execute(r)
+		}
 	}
+	return kept
 }
 
 // take forms a run from the front of the group. mu is held.
@@ -498,12 +504,16 @@ func (b *Batcher) submit(cs ...*call) error {
 		}
 	}
 	b.came[c.rank] = now
+	alone := b.alone(cs)
 	for _, call := range cs {
 		call.rank = c.rank
 		b.enqueue(call)
 	}
-	b.dispatch()
+	mine := b.dispatch(alone)
 	b.mu.Unlock()
+	if mine != nil {
+		b.inline(mine)
+	}
 	return nil
 }
 
@@ -517,7 +527,7 @@ func (b *Batcher) leave(ctx context.Context, c *call) error {
 			b.dequeue(c)
 			b.update(g)
 			c.state = left
-			b.dispatch() // a suspect that left may have held the others back
+			b.dispatch(false) // a suspect that left may have held the others back
 			b.mu.Unlock()
 			return b.fail(inference.AsError(ctx.Err()))
 		case answered:

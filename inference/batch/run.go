@@ -90,19 +90,29 @@ const (
 	died              // the worker died of one of the calls
 )
 
-// execute runs r and ends it. It is the body of the run's goroutine.
+// execute runs r and ends it, and then what may begin because of that. It is the body of the run's goroutine.
 func (b *Batcher) execute(r *run) {
+	for r != nil {
+		r = b.executeOne(r)
+	}
+}
+
+// executeOne returns the run that this goroutine is to go on with, nil when there is none.
+func (b *Batcher) executeOne(r *run) *run {
 	defer b.pending.Done()
 	if b.suspects.size.Load() > 0 && !b.sieve(r) {
-		b.end(r, nil, nil, stopped, 0)
-		return
+		return b.end(r, nil, nil, stopped, 0, true)
 	}
 	if !r.build(&b.limits, b.opts.MaxQueuedBytes) {
-		b.end(r, nil, nil, singly, 0)
-		return
+		return b.end(r, nil, nil, singly, 0, true)
 	}
 	began := time.Now()
 	result, err := b.runner.Run(r.ctx, &r.Run)
+	return b.conclude(r, began, result, err, true)
+}
+
+// conclude ends a run that the runner has ended.
+func (b *Batcher) conclude(r *run, began time.Time, result *inference.Result, err error, goOn bool) *run {
 	took := time.Since(began)
 	if r.copied.Load() && !b.tells.Load() {
 		b.tells.Store(true)
@@ -111,7 +121,7 @@ func (b *Batcher) execute(r *run) {
 	if v == died {
 		b.blame(r, err)
 	}
-	b.end(r, result, err, v, took)
+	return b.end(r, result, err, v, took, goOn)
 }
 
 // sieve takes suspects out of a run that was formed before they were suspected. It reports whether anything is left to run.
@@ -211,6 +221,13 @@ func (r *run) build(l *limits, maxBytes int64) bool {
 	return true
 }
 
+// unbuild takes back what build filled in.
+func (r *run) unbuild() {
+	clear(r.pieces)
+	clear(r.Inputs)
+	r.pieces, r.Inputs, r.pad = r.pieces[:0], r.Inputs[:0], 0
+}
+
 // judge decides what the end of the run means. It takes the result of a run that counts as failed away.
 func (b *Batcher) judge(r *run, result *inference.Result, err error) verdict {
 	if err == nil {
@@ -268,8 +285,9 @@ func (r *run) splittable(result *inference.Result) bool {
 	return true
 }
 
-// end gives every call of r its outcome or its place in the queue back, frees the slot and starts what may start.
-func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, took time.Duration) {
+// end gives every call of r its outcome or its place in the queue back, frees the slot and starts what may start. With goOn the first of that
+// is returned to be executed by the caller, whom it spares a goroutine.
+func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, took time.Duration, goOn bool) (next *run) {
 	if v == failed && err == nil {
 		err = fmt.Errorf("the runner gave %d outputs, %d were asked for", len(result.Outputs), len(r.Outputs))
 	}
@@ -354,7 +372,7 @@ func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, to
 			break
 		}
 	}
-	b.dispatch()
+	next = b.dispatch(goOn)
 	spoiled := r.spoiled
 	b.mu.Unlock()
 
@@ -369,6 +387,7 @@ func (b *Batcher) end(r *run, result *inference.Result, err error, v verdict, to
 	if !spoiled {
 		b.recycleRun(r)
 	}
+	return next
 }
 
 // learn is told what a good run took. What it waited for its worker to be there is not its own. mu is held.

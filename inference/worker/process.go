@@ -113,6 +113,15 @@ type slot struct {
 	index    uint32
 	finished chan struct{} // room for one: sent to once per run that is not abandoned
 
+	// owned by who began the run, and then by who waits for it
+	run    *inference.Run
+	sig    targetSignature
+	since  time.Time
+	beside int32 // runs in flight in all processes, with it
+	polled bool  // finished has been received from
+	of     *Model
+	owner  *process
+
 	// guarded by process.mu
 	state    slotState
 	in, out  *area

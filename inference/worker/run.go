@@ -49,19 +49,33 @@ func (p *process) run(ctx context.Context, t *target, r *inference.Run) (*infere
 			return nil, errNotBegun
 		}
 	}
-	if err := p.prepare(s, t.model, sig, r); err != nil {
+	if err := p.begin(s, t.model, sig, r); err != nil {
 		return nil, err
 	}
-	start := time.Now()
+	p.poll(s)
+	return p.wait(ctx, s)
+}
+
+// begin hands r over in the slot, which it gives back where it fails.
+func (p *process) begin(s *slot, model uint32, sig targetSignature, r *inference.Run) error {
+	if err := p.prepare(s, model, sig, r); err != nil {
+		return err
+	}
+	s.run, s.sig, s.polled, s.since = r, sig, false, time.Now()
 	if !p.submit(s) {
-		return nil, errNotBegun
+		return errNotBegun
 	}
 	if r.Copied != nil {
 		r.Copied()
 	}
-	inFlight := p.host.running.Add(1)
+	s.beside = p.host.running.Add(1)
+	return nil
+}
+
+// wait is the outcome of the run that was begun in the slot.
+func (p *process) wait(ctx context.Context, s *slot) (*inference.Result, error) {
 	defer p.host.running.Add(-1)
-	if !p.poll(s, inFlight) {
+	if !s.polled {
 		select {
 		case <-s.finished:
 		case <-ctx.Done():
@@ -76,8 +90,8 @@ func (p *process) run(ctx context.Context, t *target, r *inference.Run) (*infere
 			<-s.finished // it had completed before the end
 		}
 	}
-	p.typical.Store((7*p.typical.Load() + int64(time.Since(start))) / 8)
-	return p.finish(s, sig, r)
+	p.typical.Store((7*p.typical.Load() + int64(time.Since(s.since))) / 8)
+	return p.finish(s, s.sig, s.run)
 }
 
 // prepare writes the run into areas for the slot, which this run owns until it is submitted.
@@ -134,9 +148,9 @@ func (p *process) submit(s *slot) bool {
 
 // poll waits for the run without sleeping, for as long as that is likely to be worth it: runs have been short lately, and this one has a
 // processor to itself. It takes in the completions of others as well.
-func (p *process) poll(s *slot, inFlight int32) bool {
+func (p *process) poll(s *slot) bool {
 	typical := time.Duration(p.typical.Load())
-	if typical > maxSpin || int(inFlight) > runtime.NumCPU()/2 || !p.reapMu.TryLock() {
+	if typical > maxSpin || int(s.beside) > runtime.NumCPU()/2 || !p.reapMu.TryLock() {
 		return false
 	}
 	defer p.reapMu.Unlock()
@@ -162,10 +176,10 @@ func (p *process) poll(s *slot, inFlight int32) bool {
 	}
 	select {
 	case <-s.finished:
-		return true
+		s.polled = true
 	default:
-		return false
 	}
+	return s.polled
 }
 
 // abandon leaves a run to complete alone; false when it has completed.
@@ -204,7 +218,7 @@ func (p *process) finish(s *slot, sig targetSignature, r *inference.Run) (*infer
 	got, err := readResult(out.mem, r.Signature, r.Outputs)
 	p.mu.Lock()
 	p.recycle(s, err == nil && got.late)
-	s.out = nil
+	s.out, s.run = nil, nil
 	p.vacate(s)
 	p.mu.Unlock()
 	if err != nil {

@@ -66,7 +66,7 @@ type scratch struct {
 }
 
 // maxKept bounds the memory that a scratch may keep between requests.
-const maxKept = 1 << 20
+const maxKept = 4 << 20
 
 func maxTensorBytes(maxRequest int64) int {
 	return int(min(4*maxRequest, math.MaxInt/2)) // a double takes two bytes of text, and eight of memory

@@ -4,6 +4,7 @@ package rest
 
 import (
 	"math"
+	"math/bits"
 	"strconv"
 )
 
@@ -106,6 +107,9 @@ func appendFloat32(dst []byte, f float32) []byte {
 	if f < 0 {
 		dst, f = append(dst, '-'), -f
 	}
+	if digits, exponent, ok := nine(f); ok {
+		return appendNine(dst, f, digits, exponent)
+	}
 	var buf [24]byte
 	s := strconv.AppendFloat(buf[:0], float64(f), 'e', 8, 32) // d.dddddddde-XX
 	// The number lies within 61 units of the ninth digit of any other text that reads back as it. So the last three of nine digits
@@ -123,6 +127,64 @@ func appendFloat32(dst []byte, f float32) []byte {
 		return newDecimal(short).append(dst, 6)
 	}
 	return newDecimal(s).append(dst, 9)
+}
+
+// nine is the number's first nine digits, correctly rounded, and the exponent of the first: digits / 1e8 * 10^exponent. ok is false outside of
+// 1e-5 to 1e9, where the exact product of mantissa and power of ten would not fit 128 bits or the power is none.
+func nine(f float32) (digits uint64, exponent int, ok bool) {
+	if !(float64(f) >= 1e-5 && f < 1e9) {
+		return 0, 0, false
+	}
+	for exponent = 8; exponent > -5 && float64(f) < decades[exponent+5]; exponent-- {
+	}
+	raw := math.Float32bits(f)
+	mantissa, shift := uint64(raw&(1<<23-1)|1<<23), 150-int(raw>>23) // the value is mantissa / 2^shift
+	hi, lo := bits.Mul64(mantissa, wholes[8-exponent])
+	switch {
+	case shift <= 0: // a whole number times a whole power: below 1e9, so that nothing is lost
+		return lo << -shift, exponent, true
+	case shift >= 64:
+		return 0, 0, false
+	}
+	digits = hi<<(64-shift) | lo>>shift
+	rest, half := lo&(1<<shift-1), uint64(1)<<(shift-1)
+	if rest > half || rest == half && digits&1 == 1 {
+		if digits++; digits == 1e9 {
+			digits, exponent = 1e8, exponent+1
+		}
+	}
+	return digits, exponent, true
+}
+
+// decades are 1e-5 to 1e8 and wholes 1 to 1e13, by index.
+var (
+	decades = [...]float64{1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8}
+	wholes  = [...]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13}
+)
+
+// appendNine prints f, of which these are the first nine digits. What is said of rest in appendFloat32 holds here.
+func appendNine(dst []byte, f float32, digits uint64, exponent int) []byte {
+	precision := 9
+	switch rest := digits % 1000; {
+	case rest == 0:
+		precision = 6
+	case rest <= 61 || rest >= 939:
+		var six [24]byte
+		short := strconv.AppendFloat(six[:0], float64(f), 'e', 5, 32)
+		if back, err := strconv.ParseFloat(string(short), 32); err == nil && float32(back) == f {
+			return newDecimal(short).append(dst, 6)
+		}
+	}
+	var text [9]byte
+	n := 0
+	for i := 8; i >= 0; i-- {
+		next := digits / 10
+		text[i] = byte('0' + digits - 10*next)
+		if digits = next; n == 0 && text[i] != '0' {
+			n = i + 1
+		}
+	}
+	return decimal{text[:n], exponent}.append(dst, precision)
 }
 
 const (
