@@ -142,12 +142,32 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 	case err != nil:
 		return nil, err
 	}
+	return k.account(c, e), nil
+}
+
+// account makes the candidate's account of what was reserved.
+func (k *keeper) account(c updater.Candidate, e *admission.Entry) *account {
 	a := &account{keeper: k, entry: e, need: e.Bytes(), own: k.config().WorkerLimit(settings(c).ModelOptions), awake: true,
 		owner: admission.Owner{Kind: admission.OwnerWorker, Model: c.Model.Name, Version: c.Number}}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.accounts[a] = struct{}{}
-	return a, nil
+	return a
+}
+
+// spare reserves what a process beside a proven version of the candidate is expected to take. Nobody is parked for it.
+func (k *keeper) spare(c updater.Candidate, p updater.Proof) (*account, error) {
+	if k == nil {
+		return nil, nil //nolint:nilnil // a trial keeps no account, and a nil account does nothing
+	}
+	if k.pressure() > admission.Calm {
+		return nil, errors.New("memory is short: nothing is tried while it is")
+	}
+	e, err := k.ledger.Reserve(admission.Owner{Kind: admission.OwnerLoading, Model: c.Model.Name, Version: c.Number}, max(c.Need, p.LoadPeak, p.Peak))
+	if err != nil {
+		return nil, err
+	}
+	return k.account(c, e), nil
 }
 
 // tidy has the core give back what it does not need, and books it.

@@ -44,6 +44,7 @@ type processOptions struct {
 	dirs        []string // version folders that are loaded in it, for the sandbox
 	shared      []string // folders of versions that may be, likewise
 	devices     bool     // it uses GPUs, likewise
+	env         []string // in which case it is not forked from the zygote
 	lines       func(line string)
 }
 

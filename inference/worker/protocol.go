@@ -38,6 +38,8 @@ type Load struct {
 	IntraOpThreads int // 0 lets the backend decide
 	InterOpThreads int
 	Callers        int // threads that run the graph at once, for the whole process; 0 means one per CPU
+	SingleThreaded bool
+	BFloat16       bool
 
 	Device         string  // the GPU as visible_device_list has it; empty means the CPU
 	MemoryFraction float64 // of the device's memory; 0 lets the backend decide
