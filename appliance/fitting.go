@@ -70,6 +70,11 @@ func (s *fitting) run(ctx context.Context) (inference.Runner, updater.Proof) {
 		return plain, s.p.Proof
 	}
 	best := plain
+	defer func() {
+		if m, ok := best.(*worker.Model); ok {
+			m.StopTiming(ctx)
+		}
+	}()
 	for ctx.Err() == nil {
 		c, ok := tuning.Next(s.space, s.done)
 		if !ok {
@@ -104,6 +109,7 @@ func (s *fitting) run(ctx context.Context) (inference.Runner, updater.Proof) {
 	proof, err := updater.Prove(ctx, best, s.p.Candidate, s.probe, decodeCases())
 	if err != nil {
 		s.close(best)
+		best = plain
 		s.giveUp("what was measured to be best failed when it was proven: " + updater.Message(err))
 		return plain, s.p.Proof
 	}
@@ -147,9 +153,6 @@ func (s *fitting) whatToTry() tuning.Space {
 		if s.p.Candidate.Info.Signatures[key].Writes {
 			sp.NoFreeze = fmt.Sprintf("signature %q writes variables", key)
 		}
-	}
-	if sp.NoFreeze == "" {
-		sp.NoFreeze = "this inferd cannot"
 	}
 	switch set, is := os.LookupEnv(envOneDNN); {
 	case is:
@@ -229,7 +232,7 @@ func worksOf(sample updater.Sample, proof updater.SignatureProof, b config.Batch
 // try loads a candidate and measures it beside best. It returns the candidate's runner when that is used. The error says that best has failed.
 func (s *fitting) try(ctx context.Context, best inference.Runner, o *tuning.Outcome) (inference.Runner, error) {
 	c := s.p.Candidate
-	account, err := s.memory.spare(c, s.p.Proof)
+	account, err := s.memory.spare(c, s.p.Proof, o.Plan)
 	if err != nil {
 		o.Verdict, o.Reason = tuning.Skipped, "there is no memory for another worker: "+updater.Message(err)
 		return nil, nil
@@ -256,6 +259,12 @@ func (s *fitting) try(ctx context.Context, best inference.Runner, o *tuning.Outc
 // judge holds a loaded candidate's answers and speed against the best so far.
 func (s *fitting) judge(ctx context.Context, best, r inference.Runner, o *tuning.Outcome) error {
 	o.Verdict = tuning.Failed
+	if m, ok := r.(*worker.Model); ok && o.Plan.Freeze {
+		if frozen, why := m.Frozen(); !frozen {
+			o.Reason = "it could not be frozen: " + why
+			return nil
+		}
+	}
 	got, err := tuning.Answers(ctx, r, s.works)
 	if err != nil {
 		o.Reason = updater.Message(err)
@@ -270,7 +279,7 @@ func (s *fitting) judge(ctx context.Context, best, r inference.Runner, o *tuning
 		o.Verdict, o.Reason = tuning.Differs, what
 		return nil
 	}
-	o.Figures, err = tuning.Compare(ctx, s.narrow(best), s.narrow(r), s.speed, tuning.Limits{
+	o.Figures, err = tuning.Compare(ctx, s.timed(ctx, best, o.Against), s.timed(ctx, r, o.Plan), s.speed, tuning.Limits{
 		ByClock: o.Axis == tuning.Threads, Needs: tuning.Needs(o.Plan, o.Against), Budget: max(s.left()/tuneEach, s.budget/20),
 	})
 	switch {
@@ -285,24 +294,25 @@ func (s *fitting) judge(ctx context.Context, best, r inference.Runner, o *tuning
 	return nil
 }
 
-// narrow is the runner with no more runs in flight than the batcher will have.
-func (s *fitting) narrow(r inference.Runner) inference.Runner {
-	if n := s.m.Batching.NumBatchThreads; n > 0 && n < r.Slots() {
-		return narrowed{r, n}
+// timed is the runner with no more runs in flight than the batcher will have, and the clock that suits its plan.
+func (s *fitting) timed(ctx context.Context, r inference.Runner, p tuning.Plan) inference.Runner {
+	t := timed{Runner: r, slots: r.Slots(), time: func() (time.Duration, bool) { return 0, false }}
+	if n := s.m.Batching.NumBatchThreads; n > 0 {
+		t.slots = min(t.slots, n)
 	}
-	return r
+	if m, ok := r.(*worker.Model); ok {
+		if t.time = m.CPUTime; p.InterOpThreads == 0 && p.IntraOpThreads <= 1 { // all of a run is in the caller's thread
+			t.time = func() (time.Duration, bool) { return m.RunTime(ctx), true }
+		}
+	}
+	return t
 }
 
-type narrowed struct {
+type timed struct {
 	inference.Runner
 	slots int
+	time  func() (time.Duration, bool)
 }
 
-func (n narrowed) Slots() int { return n.slots }
-
-func (n narrowed) CPUTime() (time.Duration, bool) {
-	if m, ok := n.Runner.(*worker.Model); ok {
-		return m.CPUTime()
-	}
-	return 0, false
-}
+func (t timed) Slots() int                     { return t.slots }
+func (t timed) CPUTime() (time.Duration, bool) { return t.time() }

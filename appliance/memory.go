@@ -17,13 +17,16 @@ import (
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/batch"
+	"github.com/inferd/inferd/inference/tuning"
 	"github.com/inferd/inferd/inference/worker"
 	"github.com/inferd/inferd/updater"
 )
 
 const (
-	roomWait = 10 * time.Second       // for others to become idle, before those who wait for a parked version are told
-	roomLook = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
+	roomWait = 10 * time.Second // for others to become idle, before those who wait for a parked version are told
+	// freezeTimes is how many times the memory of its variables a version takes more while it is frozen.
+	freezeTimes = 3
+	roomLook    = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
 )
 
 // parkable is a worker whose process can be ended for a while; the next run starts it again.
@@ -156,14 +159,18 @@ func (k *keeper) account(c updater.Candidate, e *admission.Entry) *account {
 }
 
 // spare reserves what a process beside a proven version of the candidate is expected to take. Nobody is parked for it.
-func (k *keeper) spare(c updater.Candidate, p updater.Proof) (*account, error) {
+func (k *keeper) spare(c updater.Candidate, p updater.Proof, plan tuning.Plan) (*account, error) {
 	if k == nil {
 		return nil, nil //nolint:nilnil // a trial keeps no account, and a nil account does nothing
 	}
 	if k.pressure() > admission.Calm {
 		return nil, errors.New("memory is short: nothing is tried while it is")
 	}
-	e, err := k.ledger.Reserve(admission.Owner{Kind: admission.OwnerLoading, Model: c.Model.Name, Version: c.Number}, max(c.Need, p.LoadPeak, p.Peak))
+	need := max(c.Need, p.LoadPeak, p.Peak)
+	if plan.Freeze {
+		need += freezeTimes * c.Info.VariableBytes
+	}
+	e, err := k.ledger.Reserve(admission.Owner{Kind: admission.OwnerLoading, Model: c.Model.Name, Version: c.Number}, need)
 	if err != nil {
 		return nil, err
 	}

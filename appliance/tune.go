@@ -97,7 +97,7 @@ func (s *way) gently(would bool) bool {
 // apply has the load follow the plan.
 func apply(p tuning.Plan, load *worker.Load, opts *worker.Options) {
 	load.Callers, load.IntraOpThreads, load.InterOpThreads = p.Callers, p.IntraOpThreads, p.InterOpThreads
-	load.SingleThreaded, load.BFloat16 = p.SingleThreaded, p.BFloat16
+	load.Freeze, load.SingleThreaded, load.BFloat16 = p.Freeze, p.SingleThreaded, p.BFloat16
 	switch p.OneDNN {
 	case tuning.OneDNNOn:
 		opts.Env = []string{envOneDNN + "=1"}

@@ -28,7 +28,7 @@ type Limits struct {
 	ByClock bool
 }
 
-// worker is a runner that can tell how much of the processors' time its process has had.
+// worker is a runner that can tell how much of the processors' time its runs have had, from some moment on.
 type worker interface{ CPUTime() (time.Duration, bool) }
 
 func (l Limits) withDefaults() Limits {

@@ -78,7 +78,8 @@ func (p Plan) Step(from Plan) string {
 		}
 	}
 	add(p.Freeze != from.Freeze, "freeze")
-	add(p.SingleThreaded != from.SingleThreaded, "single-threaded executor")
+	add(p.SingleThreaded && !from.SingleThreaded, "single-threaded executor")
+	add(!p.SingleThreaded && from.SingleThreaded, "default executor")
 	add(p.OneDNN != from.OneDNN, "oneDNN %s", p.OneDNN)
 	add(p.BFloat16 != from.BFloat16, "bfloat16")
 	if p.Callers != from.Callers || p.IntraOpThreads != from.IntraOpThreads {

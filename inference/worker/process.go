@@ -69,6 +69,7 @@ type process struct {
 	wg         sync.WaitGroup
 
 	promotion promotion
+	timed     timed
 
 	confined bool // a model's errors say so
 
@@ -443,6 +444,8 @@ func (p *process) handle(f frame) error {
 		return nil
 	case "more":
 		return p.more(f)
+	case "timed":
+		return p.timed.answered(f)
 	case "promoting", "promoted":
 		return p.promotion.answered(f.Op)
 	default:

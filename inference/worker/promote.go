@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/inferd/inferd/inference"
 )
 
@@ -181,18 +179,4 @@ func (m *Model) Waited() time.Duration {
 func (m *Model) Low() bool {
 	_, p := m.unit.stats()
 	return p != nil && p.promotion.isLow()
-}
-
-// CPUTime is how much of the processors' time the model's process has had since its start; false where there is no process.
-func (m *Model) CPUTime() (time.Duration, bool) {
-	_, p := m.unit.stats()
-	if p == nil {
-		return 0, false
-	}
-	// clock_getcpuclockid's number for a process (CPUCLOCK_SCHED).
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^p.pid<<3|2), &t); err != nil {
-		return 0, false
-	}
-	return time.Duration(t.Nano()), true
 }
