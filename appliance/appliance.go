@@ -146,7 +146,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	}
 
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
-		gpus: newGPUs(cfg.Runtime, opts.Log, a.health), confinement: newConfinement(cfg), settings: a.current.Load}
+		gpus: newGPUs(cfg.Runtime, opts.Log, a.health), confinement: newConfinement(cfg), settings: a.current.Load, tuner: newTuner(cfg.StateDir, opts.Log),
+		probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, Waited: waited, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)}}
 	a.load.confinement.tell(a.health)
 	found, err := findRuntime(cfg)
 	if err != nil {
@@ -177,8 +178,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		DrainTimeout: cfg.DrainTimeout,
 		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(), Room: a.load.room,
-		Probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, Waited: waited, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)},
-		Step:  opts.step, OnlyGood: a.safe,
+		Plainer: a.load.failed, Tune: a.load.tune, Probe: a.load.probe,
+		Step: opts.step, OnlyGood: a.safe,
 		Log: opts.Log,
 	})
 	if err != nil {
@@ -394,7 +395,7 @@ func (a *Appliance) serve(ctx context.Context, ready func()) error {
 	defer calls.Stop()
 	httpTLS, grpcTLS := a.cfg.Listen.TLS.Set()
 	serveHTTP(a.doors.http, a.port(front, calls), httpTLS)
-	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Drain: a.Drain, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Queue: a.jobs, REST: front, Operators: &a.opers}), false)
+	serveHTTP(a.doors.control, control.Handler(control.Options{Status: a.Status, Rescan: a.updater.Rescan, Verbs: a.updater, Reload: a.Reload, Drain: a.Drain, Config: a.showConfig, Backup: a.backup, UseRuntime: a.UseRuntime, Tuning: a, Queue: a.jobs, REST: front, Operators: &a.opers}), false)
 
 	g := grpc.NewServer(append(rpc.ServerOptions(opts), a.grpcDoor(grpcTLS)...)...)
 	rpc.Register(g, a.service, opts)

@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"inference/savedmodel/modeltest": {"inference", "inference/tensor", "inference/savedmodel"},
 	"inference/batch":                {"inference", "inference/tensor"},
 	"inference/fake":                 {"inference", "inference/tensor"},
+	"inference/tuning":               {"inference", "inference/tensor"},
 	"inference/worker":               {"inference", "inference/tensor"},
 	"inference/device":               {},
 	"inference/freeze":               {"inference", "inference/tensor"},

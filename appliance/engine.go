@@ -232,6 +232,7 @@ func (a *Appliance) changeEngine(ctx context.Context, old *engine, r runtimes.Ru
 		return "", err
 	}
 	text, err := a.updater.Renew(ctx, updater.Renewal{
+		Why:     "loaded with another runtime",
 		Build:   a.opts.Version + " " + r.Library,
 		With:    func(ctx context.Context) context.Context { return context.WithValue(ctx, engineKey{}, next) },
 		Commit:  func() { a.load.now.Store(next) },

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,7 +51,7 @@ func openModel(l worker.Load) (*tfrt.Model, error) {
 	m, err := rt.Load(l.Dir, tfrt.Options{
 		Tags: l.Tags, IntraOpThreads: l.IntraOpThreads, InterOpThreads: l.InterOpThreads, Slots: l.Callers,
 		Gently: l.Gently, GPUGrowth: l.AllowGrowth, GPUMemoryFraction: l.MemoryFraction, VisibleDevices: devices,
-		Freeze: l.Freeze, Signatures: l.Signatures,
+		Freeze: l.Freeze, Signatures: l.Signatures, SingleThreaded: l.SingleThreaded, BFloat16: l.BFloat16,
 	})
 	if err != nil {
 		return nil, err
@@ -117,6 +116,9 @@ type loader struct {
 	confinement confinement
 	settings    func() *config.Config // as they are by now
 
+	tuner *tuner               // nil: nothing is measured
+	probe updater.ProbeOptions // as the updater proves
+
 	accounts sync.Map // inference.Runner to *account: of what is loaded
 }
 
@@ -140,29 +142,39 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 		return nil, err
 	}
 	m := settings(c)
+	way := l.planFor(ctx, c, m)
 	account, err := l.memory.reserve(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	r, err := l.place(ctx, c, m, account)
+	r, err := l.loadAs(ctx, c, m, account, way)
+	if err != nil && !way.plain && ctx.Err() == nil && l.plainer(c, way, err) {
+		if account, err = l.memory.reserve(ctx, c); err != nil {
+			return nil, err
+		}
+		r, err = l.loadAs(ctx, c, m, account, way.plainly(m))
+	}
+	return r, err
+}
+
+// loadAs loads the candidate to be run in the given way. The account is the runner's, and is closed where there is none.
+func (l *loader) loadAs(ctx context.Context, c updater.Candidate, m config.Model, account *account, way *way) (inference.Runner, error) {
+	r, err := l.place(ctx, c, m, account, way)
 	if err != nil {
 		account.close()
 		return nil, err
 	}
 	account.loaded(r)
 	l.accounts.Store(r, account)
+	l.tuner.runs(r, way)
 	return r, nil
 }
 
 // place finds a seat for the candidate and loads it there.
-func (l *loader) place(ctx context.Context, c updater.Candidate, m config.Model, account *account) (inference.Runner, error) {
+func (l *loader) place(ctx context.Context, c updater.Candidate, m config.Model, account *account, way *way) (inference.Runner, error) {
 	load := worker.Load{
 		Model: c.Model.Name, Version: c.Number, Dir: c.Dir, Tags: c.Info.Tags, Signatures: c.Info.Signatures,
-		IntraOpThreads: m.IntraOpThreads, InterOpThreads: m.InterOpThreads, Callers: m.Callers,
 		AllowGrowth: l.cfg.Runtime.GPU.AllowGrowth, Library: l.using(ctx).library,
-	}
-	if load.Callers == 0 {
-		load.Callers = runtime.GOMAXPROCS(0)
 	}
 	for notGPU := ""; ; {
 		s, err := l.gpus.seat(ctx, c, notGPU)
@@ -170,9 +182,11 @@ func (l *loader) place(ctx context.Context, c updater.Candidate, m config.Model,
 			return nil, err
 		}
 		load.Device, load.MemoryFraction = s.device(), s.Fraction
-		r, err := l.open(ctx, load, s, worker.Options{
-			RunTimeout: m.RunTimeout, MemoryLimit: cmp.Or(account.loadLimit(), l.cfg.WorkerLimit(m.ModelOptions)), Again: c.Again, Gently: l.gently(c),
-		}, account)
+		opts := worker.Options{
+			RunTimeout: m.RunTimeout, MemoryLimit: cmp.Or(account.loadLimit(), l.cfg.WorkerLimit(m.ModelOptions)), Again: c.Again, Gently: way.gently(l.gently(c)),
+		}
+		apply(way.plan, &load, &opts)
+		r, err := l.open(ctx, load, s, opts, account)
 		if err == nil {
 			s.taken()
 			l.changed()
@@ -203,17 +217,24 @@ func (l *loader) open(ctx context.Context, load worker.Load, s *seat, opts worke
 	if account != nil {
 		opts.Room = account.room
 	}
+	var opened atomic.Pointer[worker.Model]
 	opts.OnState = func(state worker.State, _ string) {
 		switch state {
 		case worker.Closed:
 			s.leave()
 			l.forget(account)
+			l.tuner.forget(opened.Load())
 		case worker.Live:
 			account.answers()
 		}
 		l.changed()
 	}
-	return l.using(ctx).host.Open(ctx, load, opts)
+	m, err := l.using(ctx).host.Open(ctx, load, opts)
+	if err != nil {
+		return nil, err
+	}
+	opened.Store(m)
+	return m, nil
 }
 
 // forget ends a worker's account.

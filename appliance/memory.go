@@ -17,13 +17,16 @@ import (
 	"github.com/inferd/inferd/appliance/health"
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/batch"
+	"github.com/inferd/inferd/inference/tuning"
 	"github.com/inferd/inferd/inference/worker"
 	"github.com/inferd/inferd/updater"
 )
 
 const (
-	roomWait = 10 * time.Second       // for others to become idle, before those who wait for a parked version are told
-	roomLook = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
+	roomWait = 10 * time.Second // for others to become idle, before those who wait for a parked version are told
+	// freezeTimes is how many times the memory of its variables a version takes more while it is frozen.
+	freezeTimes = 3
+	roomLook    = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
 )
 
 // parkable is a worker whose process can be ended for a while; the next run starts it again.
@@ -142,12 +145,36 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 	case err != nil:
 		return nil, err
 	}
+	return k.account(c, e), nil
+}
+
+// account makes the candidate's account of what was reserved.
+func (k *keeper) account(c updater.Candidate, e *admission.Entry) *account {
 	a := &account{keeper: k, entry: e, need: e.Bytes(), own: k.config().WorkerLimit(settings(c).ModelOptions), awake: true,
 		owner: admission.Owner{Kind: admission.OwnerWorker, Model: c.Model.Name, Version: c.Number}}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.accounts[a] = struct{}{}
-	return a, nil
+	return a
+}
+
+// spare reserves what a process beside a proven version of the candidate is expected to take. Nobody is parked for it.
+func (k *keeper) spare(c updater.Candidate, p updater.Proof, plan tuning.Plan) (*account, error) {
+	if k == nil {
+		return nil, nil //nolint:nilnil // a trial keeps no account, and a nil account does nothing
+	}
+	if k.pressure() > admission.Calm {
+		return nil, errors.New("memory is short: nothing is tried while it is")
+	}
+	need := max(c.Need, p.LoadPeak, p.Peak)
+	if plan.Freeze {
+		need += freezeTimes * c.Info.VariableBytes
+	}
+	e, err := k.ledger.Reserve(admission.Owner{Kind: admission.OwnerLoading, Model: c.Model.Name, Version: c.Number}, need)
+	if err != nil {
+		return nil, err
+	}
+	return k.account(c, e), nil
 }
 
 // tidy has the core give back what it does not need, and books it.

@@ -221,6 +221,9 @@ func workerOf(live []*servable, model string, number int64) *control.Worker {
 			return nil
 		}
 		w := &control.Worker{PID: st.PID, State: st.State.String(), PrivateBytes: st.Memory.Private, Restarts: st.Restarts, Device: st.Device}
+		if how := s.from.tuner.wayOf(s.runner); how != nil && !how.plain {
+			w.Plan = how.plan.String()
+		}
 		if st.LastDeath != nil {
 			w.LastDeath = st.LastDeath.Reason
 		}

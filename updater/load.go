@@ -172,10 +172,10 @@ func (l *loop) startLoad(m *model, v *version) {
 			if free, why, ok := l.c.free(ask); ok && need > free {
 				out.err = &NoRoom{need, free, why}
 			} else {
-				out = l.c.load(ctx, cand, digest, func() {
+				out = l.c.load(ctx, cand, digest, func(reason string) {
 					l.post(func() {
 						if m.loading == v {
-							l.set(m, v, StateWarming, "")
+							l.set(m, v, StateWarming, reason)
 							l.publish(m)
 						}
 					})
@@ -208,32 +208,21 @@ func (l *loop) startLoad(m *model, v *version) {
 }
 
 // load runs on a loader. On an error it has closed what it opened.
-func (c *Controller) load(ctx context.Context, cand Candidate, digest string, warming func()) (out outcome) {
+func (c *Controller) load(ctx context.Context, cand Candidate, digest string, warming func(reason string)) (out outcome) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.LoadTimeout)
 	defer cancel()
 	begun := time.Now()
 	if !c.same(cand.Dir, digest) {
 		return outcome{err: errTorn}
 	}
-	r, err := c.opts.Load(ctx, cand)
-	if err != nil {
+	r, proof, err := c.ready(ctx, cand, warming)
+	if r == nil {
 		if !c.same(cand.Dir, digest) {
 			return outcome{err: errTorn}
 		}
 		e := inference.AsError(err)
 		return outcome{err: err, transient: !died(err) &&
 			(e.Code == inference.Unavailable || e.Code == inference.ResourceExhausted || e.Code == inference.Aborted)}
-	}
-	warming()
-	c.hook("warming")
-	proof, err := Prove(ctx, r, cand, c.opts.Probe, c.opts.Decode)
-	if len(cand.Info.Signatures) == 0 {
-		for _, key := range sortedKeys(cand.Info.Refused) {
-			proof.Unproven += fmt.Sprintf("; signature %q cannot be served: %s", key, cand.Info.Refused[key])
-		}
-	}
-	if err == nil && c.opts.Proven != nil {
-		err = c.opts.Proven(ctx, r)
 	}
 	// The comparison comes after the run, for tables and other assets may be read as late as that.
 	if !c.same(cand.Dir, digest) {

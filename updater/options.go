@@ -124,6 +124,12 @@ type Options struct {
 	// *inference.Error; UNAVAILABLE, RESOURCE_EXHAUSTED and ABORTED are tried again unless a worker died.
 	// One that wraps a *NoRoom says that the load was not begun: the version waits.
 	Load func(ctx context.Context, c Candidate) (inference.Runner, error)
+	// Plainer, when not nil, is asked about a runner whose runs have failed: true says that it was not loaded as the model was saved, and that the
+	// next Load of the candidate does that. It must not block.
+	Plainer func(c Candidate, r inference.Runner, err error) bool
+	// Tune, when not nil, may put another runner of the same version, proven too, in the place of one whose runs have succeeded, which it closes
+	// then. It may block for as long as measuring takes; say shows how far it is.
+	Tune func(ctx context.Context, p Proven, say func(string)) (inference.Runner, Proof)
 	// Proven, when not nil, is told of a runner whose runs have succeeded, before Serve: what was held back for the load is let go. It may
 	// block; its error ends the load.
 	Proven func(ctx context.Context, r inference.Runner) error

@@ -12,12 +12,14 @@ import (
 
 // Renewal says how versions are loaded from then on. None of its functions may call the controller.
 type Renewal struct {
-	Build string // as [Options] has it, from then on
+	Only  string // the model; empty: all
+	Why   string // the versions are loaded again, for the log and the history: "loaded with another runtime"
+	Build string // as [Options] has it, from then on; empty: as before
 	// With makes the context that Options.Load is called with for a renewed version.
 	With func(ctx context.Context) context.Context
 	// Commit is called on the controller's loop when every live version has been loaded and proven, before they take over: from then on Load, with
 	// no such context, loads the new way.
-	Commit func()
+	Commit func() // may be nil
 	// Drained is called once what was replaced has ended.
 	Drained func()
 }
@@ -62,7 +64,7 @@ func (c *Controller) Renew(ctx context.Context, r Renewal) (string, error) {
 // renew begins a renewal, or refuses it.
 func (l *loop) renew(n *renewing) {
 	if l.renewal != nil {
-		n.reply <- verdict{err: unwilling("another change of the runtime is under way")}
+		n.reply <- verdict{err: unwilling("versions are being loaded again already")}
 		return
 	}
 	l.renewal, n.limit = n, l.loads.limit
@@ -77,7 +79,7 @@ func (l *loop) tendRenewal() {
 		return
 	}
 	n.begun = true
-	list, err := l.renewable()
+	list, err := l.renewable(n.Only)
 	switch {
 	case l.stopping:
 		err = unwilling("inferd stops")
@@ -102,11 +104,14 @@ func (l *loop) tendRenewal() {
 	}()
 }
 
-// renewable has every live version.
-func (l *loop) renewable() (list []*renewed, err error) {
+// renewable has every live version, or those of one model.
+func (l *loop) renewable(only string) (list []*renewed, err error) {
+	if m := l.models[only]; only != "" && (m == nil || m.gone) {
+		return nil, inference.Errorf(inference.NotFound, inference.ReasonModel, "no model is called %q", only)
+	}
 	for _, name := range sortedKeys(l.models) {
 		m := l.models[name]
-		if m.gone {
+		if m.gone || only != "" && name != only {
 			continue
 		}
 		if m.rec.Trial != nil {
@@ -170,13 +175,9 @@ func (c *Controller) tryRenewal(ctx context.Context, r *renewed) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.LoadTimeout)
 	defer cancel()
 	begun := time.Now()
-	runner, err := c.opts.Load(ctx, r.cand)
-	if err != nil {
+	runner, proof, err := c.ready(ctx, r.cand, func(string) {})
+	if runner == nil {
 		return err
-	}
-	proof, err := Prove(ctx, runner, r.cand, c.opts.Probe, c.opts.Decode)
-	if err == nil && c.opts.Proven != nil {
-		err = c.opts.Proven(ctx, runner)
 	}
 	if err == nil {
 		err = ctx.Err()
@@ -207,7 +208,7 @@ func (l *loop) renewedAll(n *renewing, list []*renewed, err error) {
 		err = unwilling("inferd stops")
 	}
 	if err == nil {
-		now, e := l.renewable()
+		now, e := l.renewable(n.Only)
 		if err = e; err == nil && len(now) != len(list) {
 			err = unwilling("versions have come or gone meanwhile; try again")
 		}
@@ -228,8 +229,12 @@ func (l *loop) renewedAll(n *renewing, list []*renewed, err error) {
 		}()
 		return
 	}
-	n.Commit()
-	l.o.Build = n.Build
+	if n.Commit != nil {
+		n.Commit()
+	}
+	if n.Build != "" {
+		l.o.Build = n.Build
+	}
 	left := len(list)
 	ended := func() {
 		if left--; left <= 0 && n.Drained != nil {
@@ -237,7 +242,7 @@ func (l *loop) renewedAll(n *renewing, list []*renewed, err error) {
 		}
 	}
 	for _, r := range list {
-		l.takeOver(r, ended)
+		l.takeOver(r, n.Why, ended)
 	}
 	if len(list) == 0 {
 		ended()
@@ -246,7 +251,7 @@ func (l *loop) renewedAll(n *renewing, list []*renewed, err error) {
 }
 
 // takeOver puts the renewed version in its own place.
-func (l *loop) takeOver(r *renewed, ended func()) {
+func (l *loop) takeOver(r *renewed, why string, ended func()) {
 	m, v := r.m, r.v
 	public := &inference.Version{
 		Model: m.Name, Number: v.number, Dir: r.cand.Dir, Signatures: r.cand.Info.Signatures, Defs: r.cand.Info.Defs, Unproven: r.proof.Unproven,
@@ -260,8 +265,8 @@ func (l *loop) takeOver(r *renewed, ended func()) {
 	}
 	l.applyRoute(m)
 	l.applyLabels(m)
-	l.noteLive(m, "renewed", v.number, "loaded with another runtime")
-	l.log.Info("version loaded with another runtime has taken over", "model", m.Name, "version", v.number, "took", r.took.String())
+	l.noteLive(m, "renewed", v.number, why)
+	l.log.Info("version that was loaded again has taken over", "model", m.Name, "version", v.number, "reason", why, "took", r.took.String())
 	m.dirty = true
 	l.publish(m)
 	l.jobs++

@@ -36,6 +36,7 @@ func defaultOptions() ModelOptions {
 		DefaultDeadline: 30 * time.Second,
 		RunTimeout:      30 * time.Second,
 		Tags:            []string{"serve"},
+		Optimize:        OptimizeAuto,
 		DenyOps:         true,
 		Compatibility:   Compatible,
 		KeepLastGood:    true,

@@ -198,6 +198,7 @@ func (c *checker) options(at string, o *ModelOptions) {
 	c.number(at+".intra_op_threads", int64(o.IntraOpThreads), 0, maxThreads)
 	c.number(at+".inter_op_threads", int64(o.InterOpThreads), 0, maxThreads)
 	c.number(at+".callers", int64(o.Callers), 0, maxThreads)
+	c.optimize(at+".optimize", o.Optimize)
 	for i, tag := range o.Tags {
 		if tag == "" || slices.Contains(o.Tags[:i], tag) {
 			c.addf(fmt.Sprintf("%s.tags[%d]", at, i), "%q is empty or given twice", shorten(tag))

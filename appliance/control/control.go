@@ -88,6 +88,7 @@ type Worker struct {
 	Restarts     int    `json:"restarts"`
 	Device       string `json:"device,omitempty"` // number of the GPU that it computes on; empty: the CPU
 	LastDeath    string `json:"last_death,omitempty"`
+	Plan         string `json:"plan,omitempty"` // how TensorFlow is called, where that is not as the model was saved and configured
 }
 
 // Options say what the door opens to.
@@ -102,9 +103,10 @@ type Options struct {
 	UseRuntime func(ctx context.Context, version, by string) (string, error)
 	Backup     func(ctx context.Context, versions bool) (BackupSource, error) // Nil: there is no such verb
 	// Drain takes the appliance out of a load balancer's choice, or puts it back, and says so. Nil: there is no such verb.
-	Drain func(out bool, by string) string
-	Queue Queue        // nil: there are no such verbs
-	REST  http.Handler // everything that is not below /control/
+	Drain  func(out bool, by string) string
+	Tuning Tuning       // nil: there are no such verbs
+	Queue  Queue        // nil: there are no such verbs
+	REST   http.Handler // everything that is not below /control/
 	// Operators are who may do more than read here: every POST below /control/ is theirs, and the profiles. Nil: everybody is one.
 	Operators *access.Operators
 }
@@ -137,6 +139,9 @@ func Handler(o Options) http.Handler {
 	}
 	if o.Drain != nil {
 		handleDrain(mux, o.Drain)
+	}
+	if o.Tuning != nil {
+		handleTuning(mux, o.Tuning)
 	}
 	if o.Queue != nil {
 		handleQueue(mux, o.Queue)

@@ -49,7 +49,7 @@ func modelVerbs(e *env) []*cobra.Command {
 		modelVerb(e, "unload", "Unload every version of the model, also after a restart, until load", false),
 		modelVerb(e, "load", "Load an unloaded model as its policy says, or try its refused newest version again, and wait for that", false),
 		modelVerb(e, "retry", "Try a refused version once more, with its files as they are now", true),
-		labelVerb(e), unlabelVerb(e), history,
+		labelVerb(e), unlabelVerb(e), tuneVerb(e), history,
 	}
 }
 

@@ -35,6 +35,11 @@ type Options struct {
 	// InterOpThreads, when above 0, runs the graph on a pool of TensorFlow's own with so many threads. 0 runs it in the calling thread,
 	// which is the faster way for as many callers as cores.
 	InterOpThreads int
+	// SingleThreaded runs the graph with TensorFlow's executor for one thread, which does less for each operation. It knows no control flow of
+	// TensorFlow 1 (Switch, Merge): then the load or the run fails.
+	SingleThreaded bool
+	// BFloat16 lets matrices be multiplied in bfloat16 on a CPU whose oneDNN has it. The numbers that come out are others.
+	BFloat16 bool
 	// Slots is the number of runs that Model.Run lets happen at once; 0 means GOMAXPROCS.
 	Slots int
 	// GPUGrowth takes device memory as it is needed, rather than all of it at once.
@@ -70,6 +75,12 @@ func (o Options) config() ([]byte, error) {
 	if o.InterOpThreads <= 0 {
 		// Also for the runs that the load makes, to restore the variables: RunOptions are for ours only.
 		c.InterOpParallelismThreads = -1
+	}
+	if o.SingleThreaded {
+		c.Experimental = &pb.ConfigProto_Experimental{ExecutorType: "SINGLE_THREADED_EXECUTOR"}
+	}
+	if o.BFloat16 {
+		c.GraphOptions = &pb.GraphOptions{RewriteOptions: &pb.RewriterConfig{AutoMixedPrecisionOnednnBfloat16: pb.RewriterConfig_ON}}
 	}
 	if o.VisibleDevices == NoDevices {
 		c.GpuOptions.VisibleDeviceList = ""

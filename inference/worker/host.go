@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,6 +118,7 @@ type spawnRequest struct {
 	name    string // for ps, at most 15 bytes of it
 	try     bool   // no process: only whether the library can be opened
 	confine confinement
+	env     []string // not empty: started afresh, with these
 	reply   chan spawnReply
 }
 
@@ -147,7 +149,7 @@ func (h *Host) spawn(ctx context.Context, opts *processOptions) (*spawned, error
 		return nil, err
 	}
 	defer confine.close()
-	r := &spawnRequest{ctx: ctx, name: opts.name, confine: confine, reply: make(chan spawnReply, 1)}
+	r := &spawnRequest{ctx: ctx, name: opts.name, confine: confine, env: opts.env, reply: make(chan spawnReply, 1)}
 	select {
 	case h.spawns <- r:
 	case <-ctx.Done():
@@ -197,7 +199,7 @@ func (h *Host) spawnLoop(ctx context.Context) {
 	}
 	spawn := func(r *spawnRequest) spawnReply {
 		for range 2 { // the first zygote may have ended a moment ago
-			if start(); z == nil {
+			if start(); z == nil || len(r.env) > 0 {
 				break
 			}
 			s, err := h.fork(ctx, z, r)
@@ -300,7 +302,7 @@ func (h *Host) startFresh(r *spawnRequest) (*spawned, error) {
 	}
 	control, output := os.NewFile(uintptr(p.workerControl), "control"), os.NewFile(uintptr(p.workerErrs), "output")
 	cmd := &exec.Cmd{
-		Path: h.opts.Executable, Args: []string{"inferd-worker", r.name}, Env: h.environ(append(r.confine.env(), EnvWorker+"="+h.opts.Library)...),
+		Path: h.opts.Executable, Args: []string{"inferd-worker", r.name}, Env: h.environ(slices.Concat(r.confine.env(), r.env, []string{EnvWorker + "=" + h.opts.Library})...),
 		Stdout: output, Stderr: output, ExtraFiles: []*os.File{control},
 		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	}

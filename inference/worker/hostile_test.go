@@ -115,6 +115,7 @@ var lieTable = map[string]struct {
 			_ = h.ctl.send(frame{Op: "more", Slot: sub.slot, Size: 1 << 60})
 		}
 	}, "does not need"},
+	"times itself":      {sendFrame(frame{Op: "timed", Nanos: 1}), "not asked for"},
 	"promotes itself":   {func(h *hostile, _ submission) { _ = h.ctl.send(frame{Op: "promoted"}) }, "not asked for"},
 	"closes its socket": {func(h *hostile, _ submission) { _ = h.ctl.conn.Close(); select {} }, "SIGKILL"},
 	"silence":           {func(*hostile, submission) {}, "run_timeout"},

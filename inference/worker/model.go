@@ -34,6 +34,9 @@ type Options struct {
 	// Folders are what the process of a Group may read, when it is confined, for those that join its first member: folders that hold
 	// versions. A version that lies elsewhere gets a process of its own.
 	Folders []string
+	// Env is added to the environment of the version's process, which is started afresh for that: a library that the zygote has open has read
+	// its environment. It means nothing in a Group that lives already.
+	Env []string
 	// Again, if not nil, is asked for the folder to load before a new process loads the version; an error counts as a failed
 	// start, and DATA_LOSS gives the worker up at once.
 	Again func(ctx context.Context) (dir string, err error)
@@ -244,6 +247,9 @@ func (m *Model) Frozen() (frozen bool, reason string) {
 
 // Shared reports whether the process may hold other models too.
 func (m *Model) Shared() bool { return m.opts.Group != "" }
+
+// Device is the GPU that the model computes on; empty: the CPU.
+func (m *Model) Device() string { return m.load.Device }
 
 // Close unloads the version and ends its process, unless others of its Group live there. No Run may be in progress; a Result that is not
 // released yet stays readable. Calling it again does nothing.

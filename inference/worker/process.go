@@ -44,6 +44,7 @@ type processOptions struct {
 	dirs        []string // version folders that are loaded in it, for the sandbox
 	shared      []string // folders of versions that may be, likewise
 	devices     bool     // it uses GPUs, likewise
+	env         []string // in which case it is not forked from the zygote
 	lines       func(line string)
 }
 
@@ -68,6 +69,7 @@ type process struct {
 	wg         sync.WaitGroup
 
 	promotion promotion
+	timed     timed
 
 	confined bool // a model's errors say so
 
@@ -451,6 +453,8 @@ func (p *process) handle(f frame) error {
 		return nil
 	case "more":
 		return p.more(f)
+	case "timed":
+		return p.timed.answered(f)
 	case "promoting", "promoted":
 		return p.promotion.answered(f.Op)
 	default:

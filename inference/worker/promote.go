@@ -174,3 +174,9 @@ func (m *Model) Waited() time.Duration {
 	}
 	return 0
 }
+
+// Low reports whether the model loads, or makes its runs, at low priority, see Options.Gently.
+func (m *Model) Low() bool {
+	_, p := m.unit.stats()
+	return p != nil && p.promotion.isLow()
+}

@@ -38,6 +38,8 @@ type Load struct {
 	IntraOpThreads int // 0 lets the backend decide
 	InterOpThreads int
 	Callers        int // threads that run the graph at once, for the whole process; 0 means one per CPU
+	SingleThreaded bool
+	BFloat16       bool
 
 	Device         string  // the GPU as visible_device_list has it; empty means the CPU
 	MemoryFraction float64 // of the device's memory; 0 lets the backend decide
@@ -61,11 +63,13 @@ type Load struct {
 //	  area    Area, Size; fd. With Grow it answers more for Slot.
 //	  drop    Area
 //	  refuse  Slot, Text: answers more
+//	  time    Answered by timed. From the first one on the callers' time in runs is counted, until one with Off
 //	  promote From now on runs are made at normal priority. Answered by promoting; then the core wakes the callers that sleep.
 //	worker to core
 //	  loaded  Model, and Code and Text when it failed; NoDevice when that was inference.ReasonDevice. When it did not: Frozen, and what was
 //	          found with Load.Freeze as Text
 //	  more    Slot, Size: the outputs of the run in Slot need an area of Size bytes
+//	  timed   Nanos: what the callers' runs have had of the processors, in the callers' own threads, since it is counted
 //	  promoting, and promoted when no caller has low priority any more
 type frame struct {
 	Op      string         `json:"op"`
@@ -82,6 +86,9 @@ type frame struct {
 
 	NoDevice bool `json:"no_device,omitempty"`
 	Frozen   bool `json:"frozen,omitempty"`
+
+	Off   bool  `json:"off,omitempty"`
+	Nanos int64 `json:"nanos,omitempty"`
 }
 
 const (

@@ -96,6 +96,7 @@ type server struct {
 	coreFD  int        // rings at the core
 	spinner spinner
 	running atomic.Int32 // callers inside the backend
+	timing  timing
 
 	callers int          // immutable after start
 	gently  bool         // immutable after start: loads and callers have low priority until the promotion
@@ -184,6 +185,8 @@ func (s *server) handle(f frame, fds []int) error {
 	case f.Op == "promote" && s.gently:
 		s.retired.Store(true)
 		return s.ctl.send(frame{Op: "promoting"}) // and now the core wakes those that sleep
+	case f.Op == "time":
+		return s.ctl.send(frame{Op: "timed", Nanos: s.timing.read(f.Off)})
 	case f.Op == "unload":
 		s.mu.Lock()
 		m := s.models[f.Model]
@@ -343,7 +346,9 @@ func (s *server) serve(sub submission) {
 	in := s.area(sub.in)
 	w := newResultWriter(s.area(sub.out), func(size int) ([]byte, error) { return s.grow(sub.slot, size) })
 	s.running.Add(1)
+	began := s.timing.begin()
 	late, err := s.invoke(in, w)
+	s.timing.end(began)
 	s.running.Add(-1)
 	if late != nil {
 		s.keep(sub.in, late)

@@ -60,7 +60,7 @@ func newUnit(h *Host, m *Model) *unit {
 		callers: m.load.Callers, runTimeout: m.opts.RunTimeout, memoryLimit: new(atomic.Int64), maxRunBytes: m.opts.MaxRunBytes,
 		name: model, subject: subject(&m.load, m.opts.Group),
 		lines: func(line string) { h.opts.Stderr(model, version, line) },
-		dirs:  []string{m.load.Dir}, shared: m.opts.Folders, devices: m.load.Device != "",
+		dirs:  []string{m.load.Dir}, shared: m.opts.Folders, devices: m.load.Device != "", env: m.opts.Env,
 	}
 	u.process.memoryLimit.Store(m.opts.MemoryLimit)
 	return u
