@@ -58,6 +58,8 @@ e2e: build runtime ## the real clients against a running inferd
 	@tools/fetch.sh venv
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/run.py build/inferd
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/examples/run.py build/inferd
+	@tools/fetch.sh triton
+	LIBTENSORFLOW='$(RUNTIME)' build/triton/bin/python tools/e2e/oip/run.py build/inferd
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 10
 	@tools/fetch.sh pyclient
 	LIBTENSORFLOW='$(RUNTIME)' INFERD=build/inferd build/pyclient/bin/python -m pytest -q -p no:cacheprovider clients/python

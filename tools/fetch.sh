@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # fetch.sh: brings what the repository does not carry, as packaging/pins.env pins it: `fetch.sh runtime`, `runtime-gpu`, `model`, `venv`, `pyclient`,
-# `jsclient`, `zig`. ARCH=amd64 or arm64 in front of `runtime` brings that of another kind of machine.
+# `triton`, `jsclient`, `zig`. ARCH=amd64 or arm64 in front of `runtime` brings that of another kind of machine.
 # Everything goes under build/ and is left alone when it is there already. Needs Python with pip (venv for the clients), and the
 # package index that pip is set up for.
 set -euo pipefail
@@ -133,6 +133,18 @@ pyclient() {
 	build/pyclient/bin/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --force-reinstall build/pyclient-source
 }
 
+# triton is the Open Inference Protocol's real client, over HTTP and over gRPC.
+triton() {
+	local want="tritonclient=$TRITONCLIENT_VERSION grpcio=$GRPCIO_VERSION numpy=$NUMPY_VERSION jsonschema=$JSONSCHEMA_VERSION $(python3 --version)"
+	if [ -f build/triton/.complete ] && [ "$(cat build/triton/.complete)" = "$want" ]; then return; fi
+	echo "making build/triton with the real client (tritonclient) ..." >&2
+	rm -rf build/triton
+	python3 -m venv build/triton
+	build/triton/bin/pip install --disable-pip-version-check --quiet "tritonclient[http,grpc]==$TRITONCLIENT_VERSION" "grpcio==$GRPCIO_VERSION" \
+		"numpy==$NUMPY_VERSION" "jsonschema==$JSONSCHEMA_VERSION"
+	echo "$want" >build/triton/.complete
+}
+
 # zig is the C compiler of the packages; it builds for both kinds of machine on either.
 zig() {
 	local file
@@ -191,9 +203,9 @@ jsclient() {
 }
 
 case "${1:-}" in
-runtime | runtime-gpu | model | venv | pyclient | jsclient | zig) "$1" ;;
+runtime | runtime-gpu | model | venv | pyclient | triton | jsclient | zig) "$1" ;;
 *)
-	echo "usage: tools/fetch.sh runtime|runtime-gpu|model|venv|pyclient|jsclient|zig" >&2
+	echo "usage: tools/fetch.sh runtime|runtime-gpu|model|venv|pyclient|triton|jsclient|zig" >&2
 	exit 2
 	;;
 esac

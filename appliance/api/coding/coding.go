@@ -8,6 +8,7 @@ package coding
 import (
 	"bytes"
 	"compress/gzip"
+	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,8 @@ import (
 const (
 	Gzip = "gzip"
 	Zstd = "zstd"
+	// Deflate is a zlib stream. It is read, for Triton's clients send it, and never written: who takes it takes gzip, or none.
+	Deflate = "deflate"
 )
 
 // Window is how far back a zstd stream may refer, which is what its reader keeps in memory. RFC 9659 allows HTTP no more.
@@ -52,6 +55,8 @@ func Named(header string) (name string, ok bool) {
 		return Gzip, true
 	case strings.EqualFold(header, Zstd):
 		return Zstd, true
+	case strings.EqualFold(header, Deflate):
+		return Deflate, true
 	}
 	return "", false
 }
@@ -59,7 +64,9 @@ func Named(header string) (name string, ok bool) {
 // Reader expands a stream. It is not for more than one goroutine.
 type Reader struct {
 	from  source
-	gzip  *gzip.Reader // until its header has been read it is not there
+	name  string
+	gzip  *gzip.Reader  // until its header has been read it is not there
+	zlib  io.ReadCloser // likewise
 	zstd  *zstd.Decoder
 	class int  // of windows
 	ended bool // by Close
@@ -82,7 +89,7 @@ func (s *source) Read(b []byte) (int, error) {
 // NewReader expands r, which has a coding that [Named] gives and that is not "". Of zstd it reads the first few bytes at once. Close gives its
 // memory back.
 func NewReader(name string, r io.Reader) *Reader {
-	d := &Reader{from: source{Reader: r}}
+	d := &Reader{from: source{Reader: r}, name: name}
 	if name != Zstd {
 		return d
 	}
@@ -130,6 +137,8 @@ func (d *Reader) Read(b []byte) (n int, err error) {
 		return 0, ErrCorrupt
 	case d.zstd != nil:
 		n, err = d.zstd.Read(b)
+	case d.name == Deflate:
+		n, err = d.unpack(b)
 	default:
 		n, err = d.inflate(b)
 	}
@@ -159,6 +168,20 @@ func (d *Reader) inflate(b []byte) (int, error) {
 	return d.gzip.Read(b)
 }
 
+func (d *Reader) unpack(b []byte) (int, error) {
+	if d.zlib == nil {
+		z, err := zlib.NewReader(&d.from)
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return 0, err
+		}
+		d.zlib = z
+	}
+	return d.zlib.Read(b)
+}
+
 // Close ends the reading; it never fails, and may be called again.
 func (d *Reader) Close() error {
 	if d.gzip != nil {
@@ -168,7 +191,7 @@ func (d *Reader) Close() error {
 		_ = d.zstd.Reset(nil) // lets go of the stream below
 		zstdReaders[d.class].Put(d.zstd)
 	}
-	d.gzip, d.zstd, d.ended = nil, nil, true
+	d.gzip, d.zlib, d.zstd, d.ended = nil, nil, nil, true
 	return nil
 }
 

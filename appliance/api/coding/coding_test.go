@@ -3,6 +3,7 @@ package coding
 
 import (
 	"bytes"
+	"compress/zlib"
 	"errors"
 	"io"
 	"math/bits"
@@ -206,15 +207,39 @@ func TestAccepted(t *testing.T) {
 }
 
 func TestNamed(t *testing.T) {
-	for header, want := range map[string]string{"": "", "Identity": "", "gzip": Gzip, "X-GZIP": Gzip, "Zstd": Zstd} {
+	for header, want := range map[string]string{"": "", "Identity": "", "gzip": Gzip, "X-GZIP": Gzip, "Zstd": Zstd, "deflate": Deflate} {
 		if got, ok := Named(header); got != want || !ok {
 			t.Errorf("%q: %q %v", header, got, ok)
 		}
 	}
-	for _, header := range []string{"br", "gzip, zstd", "deflate"} {
+	for _, header := range []string{"br", "gzip, zstd", "zlib"} {
 		if _, ok := Named(header); ok {
 			t.Errorf("%q is known", header)
 		}
+	}
+}
+
+// TestDeflate reads what is never written here.
+func TestDeflate(t *testing.T) {
+	body := strings.Repeat("predictions ", 1<<16)
+	var stream bytes.Buffer
+	w := zlib.NewWriter(&stream)
+	if _, err := w.Write([]byte(body)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := expand(t, Deflate, stream.Bytes()); err != nil || string(got) != body {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for _, bad := range [][]byte{nil, []byte("x"), []byte("instances"), stream.Bytes()[:stream.Len()-1], stream.Bytes()[:9]} {
+		if _, err := expand(t, Deflate, bad); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%d bytes: %v", len(bad), err)
+		}
+	}
+	if got := Accepted(http.Header{"Accept-Encoding": {"deflate"}}); got != "" {
+		t.Errorf("answers in %q", got)
 	}
 }
 

@@ -60,7 +60,12 @@ func (s *Statistics) of(model string, number int64) *counts {
 
 // Observe counts one finished request of any protocol. It allocates nothing for a version that it knows.
 func (s *Statistics) Observe(o api.Observation) {
-	if o.Version == 0 || o.Method != "predict" {
+	switch o.Method {
+	case "predict", "classify", "regress", "multi_inference":
+	default:
+		return
+	}
+	if o.Version == 0 {
 		return
 	}
 	c := s.of(o.Model, o.Version)

@@ -32,7 +32,7 @@ func readBody(dst []byte, w http.ResponseWriter, r *http.Request, limit int64, b
 	name, known := coding.Named(encoding)
 	switch {
 	case !known:
-		return dst, invalid("Content-Encoding %q is not known here; send gzip, zstd or none", cut(encoding, 64))
+		return dst, invalid("Content-Encoding %q is not known here; send gzip, deflate, zstd or none", cut(encoding, 64))
 	case name != "":
 		z := coding.NewReader(name, body)
 		defer func() { _ = z.Close() }() // it does not fail
