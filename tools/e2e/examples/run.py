@@ -4,7 +4,7 @@
     run.py BINARY        with LIBTENSORFLOW naming the runtime's directory
 
 Serves the model `examples` of ./tools/makemodels, has every answer compared with what TensorFlow itself makes of the same tf.Examples, and sends
-what is wrong in every way. Prints each wrong answer and a line that counts the checks; exits 1 when one was wrong.
+what is wrong in every way. Every request is logged, and the log is read with TensorFlow's own TFRecord reader. Prints each wrong answer and a line that counts the checks; exits 1 when one was wrong.
 """
 
 import os
@@ -28,6 +28,7 @@ from tensorflow_serving.apis import classification_pb2
 from tensorflow_serving.apis import inference_pb2
 from tensorflow_serving.apis import input_pb2
 from tensorflow_serving.apis import model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis import regression_pb2
 
@@ -213,6 +214,27 @@ def together(stub, base):
     print(f"{clients * each} Regress requests took {took:.0f} runs")
 
 
+def logged(folder, reference, dropped):
+    """The request log, as whoever has TensorFlow reads it: what was asked gives what was answered."""
+    files = sorted(str(f) for f in folder.iterdir())
+    check("finished files of the request log", [f for f in files if not f.endswith(".tfrecord")], [])
+    kinds = {}
+    for record in tf.data.TFRecordDataset(files).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        kind = log.WhichOneof("log_type")
+        kinds[kind] = kinds.get(kind, 0) + 1
+        if kind == "regress_log" and kinds[kind] % 100 == 1:
+            request = log.regress_log.request
+            check("a logged Regress", values(log.regress_log.response.result), reference.values(request.model_spec.signature_name, request.input.example_list.examples))
+        if kind == "classify_log":
+            request = log.classify_log.request
+            check("a logged Classify", classes(log.classify_log.response.result), reference.classes(request.model_spec.signature_name, request.input.example_list.examples))
+        if kinds[kind] == 1:
+            check("its version", log.log_metadata.model_spec.version.value, 1)
+    # Regress, a task of MultiInference and :regress, and those of together; Classify, a task, :classify.
+    check(f"as many requests as were answered, less {dropped}", kinds.get("regress_log", 0) + kinds.get("classify_log", 0) + dropped, 2 + 1 + 1 + 2 + 1280 + 4 + 1 + 1)
+
+
 def main():
     binary, runtime = os.path.abspath(sys.argv[1]), os.environ["LIBTENSORFLOW"]
     work = pathlib.Path(tempfile.mkdtemp(prefix="inferd-examples-"))
@@ -226,7 +248,9 @@ def main():
                 ports.append(s.getsockname()[1])
         base = f"http://127.0.0.1:{ports[0]}"
         with open(log, "w", encoding="utf-8") as out:
-            server = subprocess.Popen([binary, "serve", "--models-dir", str(work / "models"), "--runtime", runtime, "--state-dir", str(work / "state"),
+            config = work / "inferd.yaml"
+            config.write_text("defaults:\n  request_log: {rate: 1, format: tfrecord, payloads: true}\n", encoding="utf-8")
+            server = subprocess.Popen([binary, "serve", "--config", str(config), "--models-dir", str(work / "models"), "--runtime", runtime, "--state-dir", str(work / "state"),
                                        "--listen.control", str(work / "control.sock"), "--http", f"127.0.0.1:{ports[0]}", "--grpc", f"127.0.0.1:{ports[1]}"],
                                       stdout=out, stderr=subprocess.STDOUT)
             try:
@@ -240,12 +264,16 @@ def main():
                     time.sleep(0.05)
                 with grpc.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
                     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                    good(stub, base, Reference(str(work / "models" / "examples" / "1")))
+                    reference = Reference(str(work / "models" / "examples" / "1"))
+                    good(stub, base, reference)
                     bad(channel, stub, base)
                     together(stub, base)
+                dropped = sum(int(float(line.split()[-1])) for line in requests.get(base + "/metrics", timeout=10).text.splitlines()
+                              if line.startswith("inferd_request_log_dropped_total"))
             finally:
                 server.send_signal(signal.SIGTERM)
                 check("exit code after SIGTERM", server.wait(timeout=40), 0)
+        logged(work / "state" / "requests" / "examples", reference, dropped)
         if failed:
             print(log.read_text(encoding="utf-8")[-4000:])
     finally:
