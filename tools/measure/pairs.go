@@ -86,7 +86,7 @@ func (r *Ratios) Report() string {
 	low, high := Interval(r.Values)
 	line := fmt.Sprintf("%-58s %5.3f [%5.3f, %5.3f]  %s %.0f over %.0f", r.Name, Median(r.Values), low, high, r.Unit, Median(r.A), Median(r.B))
 	if r.Disturbed > 0 {
-		line += fmt.Sprintf("; %d Pairs were disturbed", r.Disturbed)
+		line += fmt.Sprintf("; %d pairs were disturbed", r.Disturbed)
 	}
 	if r.Bound == 0 {
 		return line

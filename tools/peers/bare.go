@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -32,8 +33,12 @@ type engine struct {
 // startEngine starts a command and holds its answers, which it prints before "ready", against TensorFlow's.
 func startEngine(name string, m *model, env []string, argv ...string) (*engine, float64, error) {
 	e := &engine{name: name, cmd: exec.Command(argv[0], argv[1:]...)}
-	e.cmd.Stderr, e.cmd.Env = os.Stderr, append(append(os.Environ(), "TF_CPP_MIN_LOG_LEVEL=2"), env...)
-	var err error
+	log, err := os.Create(filepath.Join(filepath.Dir(m.home), "..", "log-engine-"+strings.ReplaceAll(name, " ", "-")+"-"+m.Name+".txt"))
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = log.Close() }() // the child has its own
+	e.cmd.Stderr, e.cmd.Env = log, append(append(os.Environ(), "TF_CPP_MIN_LOG_LEVEL=2"), env...)
 	if e.in, err = e.cmd.StdinPipe(); err != nil {
 		return nil, 0, err
 	}
@@ -50,7 +55,7 @@ func startEngine(name string, m *model, env []string, argv ...string) (*engine, 
 		line, err := e.out.ReadString('\n')
 		if err != nil {
 			e.stop()
-			return nil, 0, fmt.Errorf("%s ended early: %w", name, err)
+			return nil, 0, fmt.Errorf("%s ended early, see %s: %w", name, log.Name(), err)
 		}
 		if line = strings.TrimSpace(line); line == "ready" {
 			break

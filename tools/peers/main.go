@@ -39,6 +39,9 @@ type bench struct {
 	models  []*model
 	store   *store
 	began   time.Time
+
+	lock  *os.File
+	found map[string]float64 // rates that search has met
 }
 
 func main() {
@@ -113,6 +116,11 @@ func run() error {
 		return err
 	}
 	defer b.store.close()
+	if len(b.store.entries) == 1 { // a run begins with what inferd has measured forgotten
+		if err := os.RemoveAll(filepath.Join(b.home, "state")); err != nil {
+			return err
+		}
+	}
 	for _, line := range absent() {
 		b.say("%s", line)
 	}

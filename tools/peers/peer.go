@@ -52,9 +52,13 @@ func absent() (all []string) {
 	return all
 }
 
+// state is where inferd remembers how it runs the model best, which it measures when it meets the model for the first time. It is kept for the
+// run, so that what is measured is not the first start.
+func (b *bench) state(m *model) string { return filepath.Join(b.home, "state", filepath.Base(m.home)) }
+
 func startInferd(b *bench, m *model, work string, ports [3]int) ([]string, []string, error) {
 	return []string{"TF_CPP_MIN_LOG_LEVEL=2"}, append([]string{b.inferd, "serve", "--models-dir", m.home, "--runtime", b.runtime,
-		"--state-dir", filepath.Join(work, "state"), "--listen.control", filepath.Join(work, "control.sock"),
+		"--state-dir", b.state(m), "--listen.control", filepath.Join(work, "control.sock"),
 		"--http", "127.0.0.1:" + strconv.Itoa(ports[0]), "--grpc", "127.0.0.1:" + strconv.Itoa(ports[1]),
 		"--log-level", "warn", "--updater.settle_time", "200ms"}, b.flags...), nil
 }

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // prepare makes what is not there yet: the model of the registry, the environments, the models.
@@ -22,6 +24,9 @@ func (b *bench) prepare(names []string) error {
 		}
 	}
 	if err := os.MkdirAll(b.home, 0o755); err != nil {
+		return err
+	}
+	if err := b.alone(); err != nil {
 		return err
 	}
 	for _, env := range []string{"tensorflow", "triton", "mlserver", "compute"} {
@@ -48,6 +53,30 @@ func (b *bench) prepare(names []string) error {
 			return err
 		}
 		b.models = append(b.models, m)
+	}
+	return nil
+}
+
+// alone keeps a second run away, which would measure the first, and removes what a killed one left behind.
+func (b *bench) alone() error {
+	f, err := os.OpenFile(filepath.Join(b.home, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("another run is at work in %s", b.home)
+	}
+	b.lock = f // held until the process ends
+	for _, pattern := range []string{"work-*", "models-*", "queue-*"} {
+		left, err := filepath.Glob(filepath.Join(b.home, pattern))
+		if err != nil {
+			return err
+		}
+		for _, dir := range left {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
