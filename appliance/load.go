@@ -343,7 +343,7 @@ func policy(b config.Batching) batch.Policy {
 		return batch.Policy{MaxBatchSize: 1}
 	}
 	return batch.Policy{
-		MaxBatchSize: b.MaxBatchSize, BatchTimeout: b.BatchTimeout, MaxEnqueuedBatches: b.MaxEnqueuedBatches, NumBatchThreads: b.NumBatchThreads,
+		MaxBatchSize: b.MaxBatchSize, BatchTimeout: b.BatchTimeout, LatencyTarget: b.LatencyTarget, MaxEnqueuedBatches: b.MaxEnqueuedBatches, NumBatchThreads: b.NumBatchThreads,
 		AllowedBatchSizes: b.AllowedBatchSizes, PadVariableLengthInputs: b.PadVariableLengthInputs,
 		EnableLargeBatchSplitting: b.LargeBatchSplitting.Bool(), MaxExecutionBatchSize: b.MaxExecutionBatchSize,
 	}

@@ -38,6 +38,11 @@ func (a *Appliance) Tuned(model string) ([]control.Tuned, error) {
 
 func (s *servable) tuned() control.Tuned {
 	t := control.Tuned{Model: s.model, Version: s.version}
+	key, times, rows := s.Curve()
+	t.Signature, t.Rows = key, rows
+	for _, r := range times {
+		t.Runs = append(t.Runs, control.TunedRun{Rows: r.Rows, Micros: r.Took.Microseconds()})
+	}
 	w := s.from.tuner.wayOf(s.runner)
 	if w == nil {
 		t.Text, t.Reason = "as it was saved", "isolation: none has one set of threads for all models"

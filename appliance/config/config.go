@@ -108,6 +108,7 @@ type Batching struct {
 	Enabled                 bool          `yaml:"enabled" doc:"Join requests. Off: every request is a run of its own."`
 	MaxBatchSize            int64         `yaml:"max_batch_size" doc:"Rows in a batch at most. 0: the last of allowed_batch_sizes, else as many as were proven when the version was tried."`
 	BatchTimeout            time.Duration `yaml:"batch_timeout" doc:"How long a batch that is not full waits for more (batch_timeout_micros). 0s: it leaves as soon as it can run."`
+	LatencyTarget           time.Duration `yaml:"latency_target" doc:"Runs are kept so small that a request which comes while one is in flight, and leaves with the next, is answered in this time, as far as runs have been measured. 0s: a run is as large as gives most rows a second; docs/tuning.md has how."`
 	MaxEnqueuedBatches      int64         `yaml:"max_enqueued_batches" doc:"Full batches that may wait for one signature; past it requests are refused with UNAVAILABLE. 0: bounded by memory alone."`
 	NumBatchThreads         int           `yaml:"num_batch_threads" doc:"Batches that run at the same time. 0: as many as callers."`
 	AllowedBatchSizes       []int64       `yaml:"allowed_batch_sizes" doc:"Batches are padded up to one of these sizes. Ascending; the last is max_batch_size, or max_execution_batch_size when large requests are split. Empty: any size, no padding."`

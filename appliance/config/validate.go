@@ -252,6 +252,7 @@ func (c *checker) policy(at string, p VersionPolicy) {
 func (c *checker) batching(at string, b *Batching) {
 	c.number(at+".max_batch_size", b.MaxBatchSize, 0, math.MaxInt32)
 	c.duration(at+".batch_timeout", b.BatchTimeout, 0, maxWait)
+	c.duration(at+".latency_target", b.LatencyTarget, 0, maxWait)
 	c.number(at+".max_enqueued_batches", b.MaxEnqueuedBatches, 0, math.MaxInt64)
 	c.number(at+".num_batch_threads", int64(b.NumBatchThreads), 0, math.MaxInt32)
 	c.number(at+".max_execution_batch_size", b.MaxExecutionBatchSize, 0, math.MaxInt32)

@@ -25,7 +25,18 @@ type Tuned struct {
 	CPU        string           `json:"cpu,omitempty"`
 	Runtime    string           `json:"runtime,omitempty"`
 	Tried      []tuning.Outcome `json:"tried,omitempty"`
-	Reason     string           `json:"reason,omitempty"` // why it was not measured, or why what was found is not used
+	// Signature is the one that has run most, Runs what its runs take by their rows, as measured lately, and Rows how many one is given at most when
+	// requests are joined.
+	Signature string     `json:"signature,omitempty"`
+	Runs      []TunedRun `json:"runs,omitempty"`
+	Rows      int64      `json:"rows,omitempty"`
+	Reason    string     `json:"reason,omitempty"` // why it was not measured, or why what was found is not used
+}
+
+// TunedRun is what a run takes.
+type TunedRun struct {
+	Rows   int64 `json:"rows"`
+	Micros int64 `json:"micros"`
 }
 
 // Tuning is what can be asked about how versions are run.

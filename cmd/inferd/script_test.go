@@ -90,6 +90,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("CTL", filepath.Join(e.WorkDir, "ctl"))
 			e.Setenv("QUICK", "--updater.settle_time=200ms")
+			e.Setenv("PLAIN", "--defaults.optimize=off") // measuring takes a second for each model
 			e.Setenv("PYTHON", python())
 			return writeExamples(e)
 		},

@@ -56,6 +56,13 @@ func tunedTable(w io.Writer, t *control.Tuned) {
 	if t.Reason != "" {
 		fmt.Fprintln(w, t.Reason)
 	}
+	if len(t.Runs) > 0 {
+		fmt.Fprintf(w, "runs of signature %s, lately:", t.Signature)
+		for _, r := range t.Runs {
+			fmt.Fprintf(w, " %s %v,", rowsText(r.Rows), time.Duration(r.Micros)*time.Microsecond)
+		}
+		fmt.Fprintf(w, " and requests are joined up to %s\n", rowsText(t.Rows))
+	}
 	if len(t.Tried) == 0 {
 		return
 	}
@@ -88,6 +95,13 @@ func tunedTable(w io.Writer, t *control.Tuned) {
 		fmt.Fprintf(tab, "\t%s\t%s\t%s\n", alone, o.Against.Step(t.Plain), cmp.Or(oneLine(why), "-"))
 	}
 	_ = tab.Flush() // the terminal is gone when this fails
+}
+
+func rowsText(n int64) string {
+	if n == 1 {
+		return "1 row"
+	}
+	return fmt.Sprintf("%d rows", n)
 }
 
 // rates are a candidate's rows a second and the other's.

@@ -334,7 +334,7 @@ func (b *Batcher) estimate(c *call) (work, mean, most float64) {
 	rows := float64(c.rows)
 	with, limit := cost.rows, float64(b.limits.join)
 	if b.limits.share {
-		limit = min(limit, float64(cost.pays()))
+		limit = float64(c.sig.most(b.limits.join, b.limits.target))
 	}
 	if g := b.groups[c.key]; g != nil {
 		with = max(with, float64(g.rows+c.rows))

@@ -80,6 +80,14 @@ func (c *cost) mean(rows int64) float64 {
 // most is the time that a run of so many rows seldom passes.
 func (c *cost) most(rows int64) float64 { return c.mean(rows) + 2.5*c.stray }
 
+// strayShare is by what share of its time a run differs from what was predicted.
+func (c *cost) strayShare() float64 {
+	if c.took <= 0 {
+		return 0
+	}
+	return min(1, c.stray/c.took)
+}
+
 // shares is the number of runs, 1 to slots, that so many rows are worth.
 func (c *cost) shares(rows int64, slots int) int64 {
 	fixed, row := c.line()
@@ -122,6 +130,9 @@ func (s *signature) costOf(k kind, rows int64) (*cost, int64) {
 // expect is told what runs took before, by rows.
 func (s *signature) expect(times map[int64]time.Duration) {
 	s.cost.expect(times)
+	for rows, took := range times {
+		s.curve.add(rows, took, costMemory)
+	}
 	if one, ok := times[1]; ok {
 		s.alone.add(1, one, costMemory)
 	}

@@ -21,6 +21,9 @@ type Policy struct {
 	// BatchTimeout (batch_timeout_micros) lets a batch that is not full wait this long for company, counted from its first request,
 	// even while slots are free. 0 means it never waits for that.
 	BatchTimeout time.Duration
+	// LatencyTarget keeps runs so small that a request which comes while one is in flight, and leaves with the next, is answered within it, as far
+	// as runs are measured. 0 is none: then a run is as large as gives most.
+	LatencyTarget time.Duration
 	// MaxEnqueuedBatches bounds what waits for one signature, in full batches (a request that runs singly counts as one). 0 leaves only
 	// the bounds of Options.
 	MaxEnqueuedBatches int64
@@ -49,6 +52,7 @@ func (p Policy) Validate() error {
 	}{
 		{"max_batch_size", p.MaxBatchSize},
 		{"batch_timeout_micros", int64(p.BatchTimeout)},
+		{"latency_target", int64(p.LatencyTarget)},
 		{"max_enqueued_batches", p.MaxEnqueuedBatches},
 		{"num_batch_threads", int64(p.NumBatchThreads)},
 		{"max_execution_batch_size", p.MaxExecutionBatchSize},
@@ -94,6 +98,7 @@ type limits struct {
 	weight  int64 // what waits for one signature, in rows
 	slots   int
 	timeout time.Duration
+	target  time.Duration
 	allowed []int64
 	flex    bool // pad_variable_length_inputs
 	share   bool // a slot may leave rows to the others, see cost.go
@@ -102,7 +107,7 @@ type limits struct {
 // resolve fills in the defaults. maxRows is what warm-up has proven, 0 when nobody knows.
 func (p Policy) resolve(maxRows int64, slots int) limits {
 	l := limits{
-		refuse: math.MaxInt64, slots: max(1, slots), timeout: p.BatchTimeout, allowed: slices.Clone(p.AllowedBatchSizes),
+		refuse: math.MaxInt64, slots: max(1, slots), timeout: p.BatchTimeout, target: p.LatencyTarget, allowed: slices.Clone(p.AllowedBatchSizes),
 		flex: p.PadVariableLengthInputs, share: p.BatchTimeout == 0 && len(p.AllowedBatchSizes) == 0,
 	}
 	l.execute = p.MaxBatchSize

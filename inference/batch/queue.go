@@ -88,6 +88,7 @@ type signature struct {
 	weight     int64 // rows that wait
 	running    int64 // rows in flight
 	cost       cost  // of runs of requests that may be joined
+	curve      curve // of the same, by size
 	alone      cost  // of the others, each counted as one row
 	limit      int64 // rows of a joined run, after a memory error
 	limitUntil time.Time
@@ -404,7 +405,7 @@ func (b *Batcher) take(g *group) *run {
 		if b.limits.share && g.rows > 1 {
 			all := g.rows + g.sig.running
 			shares := g.sig.cost.shares(all, b.limits.slots)
-			limit = min(limit, (all+shares-1)/shares, g.sig.cost.pays())
+			limit = min(g.sig.tries(limit, g.rows, b.limits.target, timeLeft(c.due, b.now())), (all+shares-1)/shares)
 		}
 		if g.sig.limit > 0 {
 			if r.started.Before(g.sig.limitUntil) {

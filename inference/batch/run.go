@@ -403,6 +403,9 @@ func (b *Batcher) learn(r *run, took time.Duration) {
 	}
 	b.tried = 0
 	c.add(rows, took, since)
+	if c == &r.sig.cost {
+		r.sig.curve.add(rows, took, since)
+	}
 	b.typical.guess(c)
 }
 

@@ -149,7 +149,7 @@ func start(t testing.TB, models string, args ...string) *daemon {
 		t.Fatal(err)
 	}
 	d.cmd = exec.Command(binary, append([]string{"serve", "--models-dir", models, "--state-dir", filepath.Join(dir, "state"), "--runtime", lib,
-		"--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--listen.control", d.socket, "--updater.settle_time=200ms"}, args...)...)
+		"--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--listen.control", d.socket, "--updater.settle_time=200ms", "--defaults.optimize=off"}, args...)...)
 	d.cmd.Stderr = log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := d.cmd.Start(); err != nil {

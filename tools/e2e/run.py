@@ -200,7 +200,7 @@ def main():
     try:
         http, grpc = free_port(), free_port()
         server = Server([binary, "serve", "--models-dir", str(models), "--runtime", runtime, "--state-dir", str(work / "state"),
-                         "--listen.control", str(work / "control.sock"), "--updater.settle_time", "300ms",
+                         "--listen.control", str(work / "control.sock"), "--updater.settle_time", "300ms", "--defaults.optimize=off",
                          "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"], http, str(work / "serve.log"))
         server.wait("/readyz")
         rest(server.base)

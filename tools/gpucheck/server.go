@@ -51,7 +51,7 @@ func start(ctx context.Context, o options) (*server, error) {
 	}
 	socket := filepath.Join(dir, "control.sock")
 	args := append([]string{"serve", "--models-dir", s.models(), "--state-dir", filepath.Join(dir, "state"), "--runtime", o.library,
-		"--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--listen.control", socket, "--updater.settle_time", "200ms"}, o.flags...)
+		"--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--listen.control", socket, "--updater.settle_time", "200ms", "--defaults.optimize=off"}, o.flags...)
 	s.cmd = exec.Command(o.binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if s.cmd.Env = os.Environ(); o.uuid != "" {
