@@ -119,6 +119,8 @@ func (g *guarded) with(ctx context.Context, token string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+g.tokens[token])
 }
 
+const v2Input = `{"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]}`
+
 const instances = `{"instances": [1.0]}`
 
 func TestTokensOverREST(t *testing.T) {
@@ -148,6 +150,22 @@ func TestTokensOverREST(t *testing.T) {
 		{"", "GET", "/healthz", "", 200, "live", ""},
 		{"", "GET", "/readyz", "", 200, "ready", ""},
 		{"", "GET", "/v2/health/ready", "", 200, "ready", ""},
+		{"", "GET", "/v2/models/half/ready", "", 200, "true", ""},
+		{"", "POST", "/v2/models/half/infer", v2Input, 401, "the request has none", `Bearer realm="inferd"`},
+		{"cam", "POST", "/v2/models/half/infer", v2Input, 200, "2.5", ""},
+		{"cam", "POST", "/v2/models/other/infer", v2Input, 403, "token cam is not for model other", `Bearer realm="inferd", error="insufficient_scope"`},
+		{"arm", "POST", "/v2/models/half/infer", v2Input, 403, "needs predict", `Bearer realm="inferd", error="insufficient_scope"`},
+		{"arm", "GET", "/v2/models/half", "", 200, "tensorflow_savedmodel", ""},
+		{"", "GET", "/v2", "", 401, "has none", `Bearer realm="inferd"`},
+		{"graph", "GET", "/v2/models/stats", "", 200, `"name":"half"`, ""},
+		{"graph", "GET", "/v2/models/half", "", 403, "needs predict or submit", `Bearer realm="inferd", error="insufficient_scope"`},
+		{"cam", "POST", "/v2/repository/models/half/unload", "", 403, "needs admin", `Bearer realm="inferd", error="insufficient_scope"`},
+		{"", "POST", "/v2/repository/models/half/unload", "", 401, "has none", `Bearer realm="inferd"`},
+		{"boss", "POST", "/v2/repository/models/half/unload", "", 200, "{}", ""},
+		{"", "GET", "/v2/models/half/ready", "", 503, "false", ""},
+		{"cam", "POST", "/v2/models/half/infer", v2Input, 404, "model half version 1 is not ready", ""},
+		{"boss", "POST", "/v2/repository/models/half/load", "", 200, "{}", ""},
+		{"cam", "POST", "/v2/models/half/infer", v2Input, 200, "2.5", ""},
 	} {
 		code, body, header := g.as(t, c.token, c.method, c.path, c.body)
 		if code != c.want || !strings.Contains(body, c.text) || header.Get("WWW-Authenticate") != c.challenge {
@@ -156,6 +174,9 @@ func TestTokensOverREST(t *testing.T) {
 	}
 	if _, all, _ := g.as(t, "cam", "GET", "/v1/models", ""); !strings.Contains(all, `"half"`) || strings.Contains(all, `"other"`) {
 		t.Errorf("the list of models for cam: %s", all)
+	}
+	if _, all, _ := g.as(t, "cam", "POST", "/v2/repository/index", ""); !strings.Contains(all, `"half"`) || strings.Contains(all, `"other"`) {
+		t.Errorf("the index for cam: %s", all)
 	}
 	// A large body is refused before it is read, and its sender gets to read why.
 	if code, body, _ := g.as(t, "", "POST", "/v1/models/half:predict", strings.Repeat(" ", 8<<20)); code != 401 {

@@ -235,7 +235,7 @@ func (k *walker) step() {
 		wish := func(what string, text string, err error) {
 			k.log("%s %d: %s %v", what, n, text, err)
 		}
-		switch k.r.IntN(10) {
+		switch k.r.IntN(13) {
 		case 0, 1:
 			text, err := w.c.Rollback(ctx, "m", "walk")
 			wish("rollback", text, err)
@@ -259,6 +259,14 @@ func (k *walker) step() {
 			wish("label", text, err)
 		case 8, 9:
 			k.reconfigure()
+		case 10:
+			text, err := w.c.Unload(ctx, "m", "walk")
+			wish("unload", text, err)
+		case 11, 12:
+			short, cancel := context.WithTimeout(ctx, time.Minute)
+			text, err := w.c.Load(short, "m", "walk")
+			cancel()
+			wish("load", text, err)
 		}
 	}
 	w.c.Rescan() // what a watch does
@@ -403,14 +411,14 @@ func (k *walker) check(served bool) {
 	if err == nil {
 		h.Release()
 	}
-	// A gap: allowed where the model is not configured, its base path was emptied, or the old version is unloaded first.
+	// A gap: allowed where the model is not configured or was unloaded, its base path was emptied, or the old version is unloaded first.
 	switch numbers := k.numbers(); {
 	case len(numbers) > 0:
 		k.emptyFrom = time.Time{}
 	case k.emptyFrom.IsZero():
 		k.emptyFrom = time.Now()
 	}
-	if served && len(live) == 0 && k.configured && k.emptyFrom.IsZero() && k.config.Transition != ResourcePreserving && k.config.Transition != Auto {
+	if served && len(live) == 0 && k.configured && !m.Unloaded && k.emptyFrom.IsZero() && k.config.Transition != ResourcePreserving && k.config.Transition != Auto {
 		k.t.Errorf("nothing serves any more: %+v", m)
 	}
 }
@@ -467,7 +475,10 @@ func (k *walker) rest() {
 	if m.Trial != nil {
 		k.t.Errorf("a trial without an end: %+v", m.Trial)
 	}
-	if !k.configured || len(k.numbers()) == 0 {
+	if m.Unloaded && len(m.Live) > 0 {
+		k.t.Errorf("it was unloaded, and versions %v serve", m.Live)
+	}
+	if !k.configured || len(k.numbers()) == 0 || m.Unloaded {
 		return
 	}
 	for _, v := range m.Versions {
