@@ -98,6 +98,7 @@ func (t *Tensor) Bytes() int64 {
 // Clone copies the tensor into memory of its own.
 func (t *Tensor) Clone() *Tensor {
 	c := &Tensor{DType: t.DType, Shape: append(Shape(nil), t.Shape...)}
+	CountCopy(int(t.Bytes()))
 	if t.DType != String {
 		c.Data = append([]byte(nil), t.Data...)
 		return c
@@ -171,6 +172,7 @@ func (p Parts) EncodedLen() int {
 func (p Parts) Encode(dst []byte) {
 	if p.DType() != String {
 		for _, t := range p.Pieces {
+			CountCopy(len(t.Data))
 			dst = dst[copy(dst, t.Data):]
 		}
 		for range p.Pad {
@@ -190,6 +192,7 @@ func (p Parts) Encode(dst []byte) {
 	table, data, at, i := dst[:8*(count+1)], dst[8*(count+1):], 0, 0
 	add := func(t *Tensor) {
 		for _, s := range t.Strings {
+			CountCopy(len(s))
 			binary.LittleEndian.PutUint64(table[8*i:], uint64(at))
 			at += copy(data[at:], s)
 			i++

@@ -232,6 +232,7 @@ func (w *resultWriter) add(t *tensor.Tensor) error {
 		if err != nil {
 			return err
 		}
+		tensor.CountCopy(w.at)
 		copy(larger, w.mem[:w.at])
 		w.mem = larger
 	}

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+
+	"github.com/inferd/inferd/inference/tensor"
 )
 
 // codec reads and writes the messages of predictions by hand, and leaves every other one to the generated code.
@@ -44,6 +46,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return c.generated.Unmarshal(data, v)
 	}
 	// A message that came in one frame is used where it lies; one of several frames is joined, which is the one copy that is made.
+	if len(data) > 1 {
+		tensor.CountCopy(data.Len())
+	}
 	buffer := data.MaterializeToBuffer(c.pool)
 	if err := r.parse(buffer.ReadOnlyData()); err != nil {
 		buffer.Free()

@@ -215,6 +215,7 @@ func appendTensor(b []byte, t *tensor.Tensor, s tensorSize, asContent bool) []by
 		return b
 	case asContent:
 		b = append(b, tag(4, protowire.BytesType))
+		tensor.CountCopy(len(t.Data))
 		return protowire.AppendBytes(b, t.Data)
 	}
 	num := valueField(t.DType)
@@ -225,6 +226,7 @@ func appendTensor(b []byte, t *tensor.Tensor, s tensorSize, asContent bool) []by
 
 func appendPacked(b []byte, t *tensor.Tensor, num protowire.Number) []byte {
 	if element, ok := elementType(num); !ok || element != protowire.VarintType {
+		tensor.CountCopy(len(t.Data))
 		return append(b, t.Data...)
 	}
 	for v := range ints(t) {

@@ -163,6 +163,7 @@ func appendContents(b []byte, t *tensor.Tensor, values int) []byte {
 	b = append(b, tag(num, protowire.BytesType))
 	b = binary.AppendUvarint(b, uint64(values))
 	if element, _ := contentsElement(num); element != protowire.VarintType {
+		tensor.CountCopy(len(t.Data))
 		return append(b, t.Data...)
 	}
 	for v := range ints(t) {

@@ -159,6 +159,7 @@ func (c *wireContents) numbers(num protowire.Number, d tensor.DType, dst []byte)
 		switch {
 		case element != protowire.VarintType:
 			if f.typ == element || f.typ == protowire.BytesType {
+				tensor.CountCopy(len(f.b))
 				to = to[copy(to, f.b):]
 			}
 		case f.typ == protowire.VarintType:

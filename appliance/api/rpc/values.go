@@ -225,6 +225,7 @@ func (t *wireTensor) numbers(num protowire.Number, dst []byte, size int) int {
 		switch {
 		case element != protowire.VarintType:
 			if f.typ == element || f.typ == protowire.BytesType {
+				tensor.CountCopy(len(f.b))
 				at += copy(dst[at:], f.b)
 			}
 		case f.typ == protowire.VarintType:
