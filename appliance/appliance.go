@@ -500,6 +500,7 @@ func (a *Appliance) rpcOptions() rpc.Options {
 		MaxRequestBytes: int64(a.cfg.Limits.MaxRequestBytes), SerializeAsTensorContent: a.cfg.GRPC.TensorContent,
 		Reload: a.reloadList, Counters: a.metrics.counters,
 		Serving: a.serving, Changed: a.changed, Draining: a.draining, Logger: a.log, Jobs: a.jobs,
+		OIP: a.oip, StreamRequests: a.cfg.OIP.StreamRequests,
 		Access: a.guard, BodyTimeout: a.cfg.Limits.BodyTimeout, SlowTimeout: a.cfg.Limits.SlowTimeout,
 	}
 }

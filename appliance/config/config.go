@@ -224,7 +224,8 @@ type GRPC struct {
 
 // OIP is about the Open Inference Protocol.
 type OIP struct {
-	Repository Callers `yaml:"repository" doc:"Whose requests to load and unload a model are granted where no tokens are asked for (access.tokens_file): local (callers on this machine), any (every caller, as in Triton) or off. Where they are asked for, everyone's whose token has the scope admin, unless off."`
+	Repository     Callers `yaml:"repository" doc:"Whose requests to load and unload a model are granted where no tokens are asked for (access.tokens_file): local (callers on this machine), any (every caller, as in Triton) or off. Where they are asked for, everyone's whose token has the scope admin, unless off."`
+	StreamRequests int     `yaml:"stream_requests" doc:"Requests of one ModelStreamInfer that may be without an answer. What a client sends beyond that waits unread."`
 }
 
 // Callers says from where a call is answered.

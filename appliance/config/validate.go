@@ -67,6 +67,7 @@ func (c *Config) Validate() error {
 	if c.REST.CORS && len(c.REST.Origins) > 0 {
 		v.addf("rest.origins", "rest.cors lets pages of every origin in, so a list of some would say nothing; remove one of the two")
 	}
+	v.number("oip.stream_requests", int64(c.OIP.StreamRequests), 1, 4096)
 	v.oneOf("oip.repository", string(c.OIP.Repository), string(LocalCallers), string(AnyCallers), string(NoCallers))
 	v.admission(&c.Admission)
 	v.access(&c.Access)

@@ -25,7 +25,7 @@ type healthServer struct {
 const lookAgain = time.Second
 
 // Names of the services in health checks: TensorFlow Serving's short ones, and the proto's.
-var serviceNames = []string{"PredictionService", predictionService, "ModelService", modelService}
+var serviceNames = []string{"PredictionService", predictionService, "ModelService", modelService, inferenceService}
 
 // state is what is known about one name now.
 func (h *healthServer) state(name string) healthpb.HealthCheckResponse_ServingStatus {
@@ -52,7 +52,7 @@ func (h *healthServer) look(name string) (serving, known bool) {
 		}
 	}
 	switch name {
-	case "PredictionService", predictionService: // serves when the appliance is ready
+	case "PredictionService", predictionService, inferenceService: // serves when the appliance is ready
 		return h.look("")
 	case "ModelService", modelService: // answers whatever the models do
 		return true, true

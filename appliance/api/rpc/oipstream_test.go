@@ -256,7 +256,7 @@ func TestStreamOfAClientThatDoesNotRead(t *testing.T) {
 			t.Fatal("the stream was not ended")
 		}
 	}
-	if n := runs.Load(); n < 1 || n > 20 {
+	if n := runs.Load(); n < 1 || n > 200 { // what fits the windows of a fast connection, 16 MB at most, and the four in flight
 		t.Errorf("%d requests were served for a client that reads nothing", n)
 	}
 	_, err := c.end()

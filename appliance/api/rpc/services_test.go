@@ -381,7 +381,7 @@ func TestReflection(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", modelService, predictionService}
+			want := []string{"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", inferenceService, modelService, predictionService}
 			if slices.Sort(services); !slices.Equal(services, want) {
 				t.Fatalf("services %v, want %v", services, want)
 			}
