@@ -270,7 +270,13 @@ func (b *bench) growBytes() error {
 				}
 				open = measure.GRPCCaller(s.at.grpc, r.path, r.body) // the answer is past the light caller's window
 			}
-			if err := b.grown(s, series, size, 4, open); err != nil {
+			window := b.window
+			if size >= 1<<20 {
+				b.window *= 4
+			}
+			err = b.grown(s, series, size, 4, open)
+			b.window = window
+			if err != nil {
 				return err
 			}
 		}
