@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/inferd/inferd/appliance/config"
 	"github.com/inferd/inferd/inference"
@@ -19,6 +20,8 @@ type Trial struct {
 	stop context.CancelFunc
 	done chan struct{}
 }
+
+var trialProbe = updater.ProbeOptions{Memory: workerMemory, Peak: workerPeak}
 
 // NewTrial starts a worker host. Close ends it.
 func NewTrial(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Trial, error) {
@@ -79,20 +82,26 @@ func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *infe
 	if err != nil {
 		return nil, nil, updater.Proof{}, err
 	}
-	info := c.Info
+	info, began := c.Info, time.Now()
 	r, err := t.load.load(ctx, c)
 	if err != nil {
 		return nil, nil, updater.Proof{}, err
 	}
 	c.Model.AllowNaN = settings(c).NaN == config.Warn
-	proof, err := updater.Prove(ctx, r, c, updater.ProbeOptions{Memory: workerMemory, Peak: workerPeak}, decodeCases())
+	proof, err := updater.Prove(ctx, r, c, trialProbe, decodeCases())
 	if err != nil {
 		_ = r.Close()
 		return nil, nil, proof, err
 	}
+	if t.load.tuner != nil {
+		r, proof = t.load.tune(ctx, updater.Proven{Runner: r, Candidate: c, Proof: proof, Took: time.Since(began)}, func(string) {})
+	}
 	v := &inference.Version{Model: c.Model.Name, Number: c.Number, Dir: dir, Signatures: info.Signatures, Defs: info.Defs, Unproven: proof.Unproven}
 	return t.load.serve(v, r, c, proof), v, proof, nil
 }
+
+// Tune has Open measure how a version is run best, and run it so, as the appliance does where optimize is on. Nothing is remembered.
+func (t *Trial) Tune() { t.load.tuner, t.load.probe = newTuner("", t.load.log), trialProbe }
 
 // Workers are the statistics of the open versions' workers.
 func (t *Trial) Workers() (all []worker.Stats) {

@@ -3,7 +3,7 @@
 //	peers -inferd build/inferd [-quick] [-models mlp,mobilenet] [-only table,rows] [-out docs]
 //
 // It installs what it compares in environments of its own below build/peers, makes the models, holds every server's answers against
-// TensorFlow's own, and only then measures. What was measured is kept as it comes (build/peers/run.jsonl): a run that was cut off goes on
+// TensorFlow's own, and only then measures. What was measured is kept as it comes (build/peers/run-peers.jsonl): a run that was cut off goes on
 // where it stood. docs/peers.md says how to read what it writes.
 package main
 
@@ -40,6 +40,7 @@ type bench struct {
 	store   *store
 	began   time.Time
 
+	name  string // of the report
 	lock  *os.File
 	found map[string]float64 // rates that search has met
 }
@@ -78,7 +79,7 @@ func run() error {
 	)
 	flag.StringVar(&b.inferd, "inferd", "build/inferd", "the binary to measure")
 	flag.StringVar(&b.out, "out", filepath.Join("build", "peers", "report"), "folder of the report; docs, for the repository's own")
-	flag.BoolVar(&b.quick, "quick", false, "10 pairs of 1 s, and the big models' slow cells left out: about 12 minutes")
+	flag.BoolVar(&b.quick, "quick", false, "windows of 1 s, and what takes long and tells little left out: about 12 minutes")
 	flag.IntVar(&b.pairs, "pairs", 10, "alternating pairs for each ratio, at least 10 for one that counts")
 	flag.Parse()
 	switch *child {
@@ -111,8 +112,11 @@ func run() error {
 	if err := b.prepare(split(*models)); err != nil {
 		return err
 	}
+	if b.name = "peers"; *only == "growth" {
+		b.name = "growth"
+	}
 	var err error
-	if b.store, err = openStore(filepath.Join(b.home, "run.jsonl"), b.machine(), *fresh); err != nil {
+	if b.store, err = openStore(filepath.Join(b.home, "run-"+b.name+".jsonl"), b.machine(), *fresh); err != nil {
 		return err
 	}
 	defer b.store.close()
@@ -134,6 +138,9 @@ func run() error {
 	}
 	if err := b.report(); err != nil {
 		return err
+	}
+	if len(b.only) > 0 && b.name == "peers" {
+		return nil // the other parts go on with this run
 	}
 	return b.store.finish()
 }

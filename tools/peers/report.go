@@ -12,7 +12,7 @@ import (
 	"github.com/inferd/inferd/tools/measure"
 )
 
-// report writes benchmarks/peers.md and its raw data, and the pictures, below b.out.
+// report writes benchmarks/peers.md (or growth.md) and its raw data, and the pictures, below b.out.
 func (b *bench) report() error {
 	tables, pictures := filepath.Join(b.out, "benchmarks"), filepath.Join(b.out, "pictures")
 	for _, d := range []string{tables, pictures} {
@@ -28,12 +28,12 @@ func (b *bench) report() error {
 		}
 		raw.Write(append(text, '\n'))
 	}
-	if err := os.WriteFile(filepath.Join(tables, "peers.jsonl"), raw.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tables, b.name+".jsonl"), raw.Bytes(), 0o644); err != nil {
 		return err
 	}
 	text := tablesOf(b.store.entries)
 	fmt.Print("\n", text)
-	if err := os.WriteFile(filepath.Join(tables, "peers.md"), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tables, b.name+".md"), []byte(text), 0o644); err != nil {
 		return err
 	}
 	for name, svg := range picturesOf(b.store.entries) {
@@ -108,7 +108,11 @@ func tablesOf(entries []entry) string {
 	s := sortOut(entries)
 	var w strings.Builder
 	m := s.machine
-	fmt.Fprintf(&w, "# inferd beside its peers\n\nMade by `make bench-peers`; do not edit. %s on %s", s.date, m.CPU)
+	title, by := "inferd beside its peers", "bench-peers"
+	if len(s.points) > 0 {
+		title, by = "How inferd's cost grows", "bench-growth"
+	}
+	fmt.Fprintf(&w, "# %s\n\nMade by `make %s`; do not edit. %s on %s", title, by, s.date, m.CPU)
 	if !m.AVX512 {
 		w.WriteString(" (no AVX-512)")
 	}
@@ -117,7 +121,7 @@ func tablesOf(entries []entry) string {
 	if m.Quick {
 		w.WriteString("A quick run: differences between cells below 20 % are noise.\n")
 	}
-	if m.TFS == "" || m.OVMS == "" {
+	if len(s.points) == 0 && (m.TFS == "" || m.OVMS == "") {
 		w.WriteString("\nNot measured:\n\n")
 		for _, line := range absent() {
 			fmt.Fprintf(&w, "- %s\n", line)

@@ -335,6 +335,7 @@ func (b *bench) servable(m *model) (rate func() (float64, error), done func(), e
 	if err != nil {
 		return nil, nil, err
 	}
+	t.Tune()
 	s, v, _, err := t.Open(context.Background(), m.dir())
 	if err != nil {
 		t.Close()
