@@ -487,6 +487,10 @@ func (a *Appliance) front() http.Handler {
 			v1.ServeHTTP(w, r)
 			return
 		}
+		if r.URL.Path == "/v2/health/ready" && r.URL.Query().Has("model") { // not of the protocol, whose own is /v2/models/M/ready
+			a.readiness(w, r)
+			return
+		}
 		if r.URL.Path == "/v2" || strings.HasPrefix(r.URL.Path, "/v2/") {
 			v2.ServeHTTP(w, r)
 			return
