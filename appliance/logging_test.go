@@ -141,6 +141,9 @@ func keysIn(n ast.Node) (keys []string) {
 	if !ok {
 		return nil
 	}
+	if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "http" {
+		return nil // http.Error answers a request
+	}
 	first, ok := logged[sel.Sel.Name]
 	if !ok || len(call.Args) < first+2 {
 		return nil
