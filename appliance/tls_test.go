@@ -118,6 +118,9 @@ func TestDoorsWithTLS(t *testing.T) {
 	if err := healthy(t, overGRPC, credentials.NewTLS(anyServer)); err != nil {
 		t.Error(err)
 	}
+	if err := healthy(t, overHTTP, credentials.NewTLS(anyServer)); err != nil {
+		t.Errorf("gRPC on the HTTP port: %v", err)
+	}
 	if err := healthy(t, overGRPC, insecure.NewCredentials()); err == nil {
 		t.Error("the gRPC port answers without TLS")
 	}

@@ -129,7 +129,7 @@ func (s *Server) web(ctx context.Context, c *http.Client, text bool, r *Request)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.status != http.StatusOK {
 		return failure(resp, got)
 	}
 	if text {

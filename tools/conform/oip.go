@@ -100,11 +100,11 @@ func (s *Server) infer(ctx context.Context, c *http.Client, packed string, raw b
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.status != http.StatusOK {
 		return failure(resp, got)
 	}
 	tail = nil
-	if n := resp.Header.Get(lengthHeader); n != "" {
+	if n := resp.header.Get(lengthHeader); n != "" {
 		size, err := strconv.Atoi(n)
 		if err != nil || size > len(got) {
 			return nil, fmt.Errorf("%s: %s of %d bytes", lengthHeader, n, len(got))

@@ -76,8 +76,14 @@ func (r *Request) headers() map[string]string {
 	return h
 }
 
+// reply is an answer of HTTP, whose body has been read.
+type reply struct {
+	status int
+	header http.Header
+}
+
 // do sends a body and reads the answer, both packed as told.
-func (s *Server) do(ctx context.Context, c *http.Client, packed, method, path string, body []byte, headers map[string]string) (*http.Response, []byte, error) {
+func (s *Server) do(ctx context.Context, c *http.Client, packed, method, path string, body []byte, headers map[string]string) (reply, []byte, error) {
 	var from io.Reader
 	if packed != "" {
 		body = coding.Compress(packed, body)
@@ -87,7 +93,7 @@ func (s *Server) do(ctx context.Context, c *http.Client, packed, method, path st
 	}
 	req, err := http.NewRequestWithContext(ctx, method, s.HTTP+path, from)
 	if err != nil {
-		return nil, nil, err
+		return reply{}, nil, err
 	}
 	req.Header.Set("Accept-Encoding", "identity")
 	if packed != "" {
@@ -99,7 +105,7 @@ func (s *Server) do(ctx context.Context, c *http.Client, packed, method, path st
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return reply{}, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	got := io.Reader(resp.Body)
@@ -109,16 +115,16 @@ func (s *Server) do(ctx context.Context, c *http.Client, packed, method, path st
 		got = z
 	}
 	all, err := io.ReadAll(got)
-	return resp, all, err
+	return reply{resp.StatusCode, resp.Header}, all, err
 }
 
 // failure is an answer of HTTP that is an error.
-func failure(resp *http.Response, body []byte) (*Answer, error) {
+func failure(resp reply, body []byte) (*Answer, error) {
 	var e struct{ Error string }
 	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" {
-		return nil, fmt.Errorf("status %d with a body that names no error: %.300s", resp.StatusCode, body)
+		return nil, fmt.Errorf("status %d with a body that names no error: %.300s", resp.status, body)
 	}
-	return &Answer{Status: resp.StatusCode, Reason: resp.Header.Get("X-Inferd-Reason"), Text: e.Error}, nil
+	return &Answer{Status: resp.status, Reason: resp.header.Get("X-Inferd-Reason"), Text: e.Error}, nil
 }
 
 func (s *Server) rest(ctx context.Context, c *http.Client, packed string, r *Request) (*Answer, error) {
@@ -126,7 +132,7 @@ func (s *Server) rest(ctx context.Context, c *http.Client, packed string, r *Req
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.status != http.StatusOK {
 		return failure(resp, body)
 	}
 	return columnAnswer(body)
@@ -170,7 +176,7 @@ func (s *Server) restJob(ctx context.Context, r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusAccepted {
+	if resp.status != http.StatusAccepted {
 		return failure(resp, body)
 	}
 	var job struct {
@@ -185,8 +191,8 @@ func (s *Server) restJob(ctx context.Context, r *Request) (*Answer, error) {
 		if resp, body, err = s.do(ctx, s.Client, "", http.MethodGet, "/v1/jobs/"+id+"?wait=10", nil, r.headers()); err != nil {
 			return nil, err
 		}
-		if err := json.Unmarshal(body, &job); err != nil || resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("status %d: %s", resp.StatusCode, body)
+		if err := json.Unmarshal(body, &job); err != nil || resp.status != http.StatusOK {
+			return nil, fmt.Errorf("status %d: %s", resp.status, body)
 		}
 		if job.State != "queued" && job.State != "leased" {
 			break
@@ -195,7 +201,7 @@ func (s *Server) restJob(ctx context.Context, r *Request) (*Answer, error) {
 	if resp, body, err = s.do(ctx, s.Client, "", http.MethodGet, "/v1/jobs/"+id+"/result", nil, r.headers()); err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.status != http.StatusOK {
 		return failure(resp, body)
 	}
 	return columnAnswer(body)

@@ -144,6 +144,8 @@ func scalar(v any) string {
 		return strconv.Quote(v)
 	case bool:
 		return strconv.FormatBool(v)
+	case nil:
+		return "null"
 	case map[string]any:
 		if s, ok := v["bare"].(string); ok {
 			return s

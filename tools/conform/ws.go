@@ -28,7 +28,7 @@ func (s *Server) stream(ctx context.Context, r *Request) (*Answer, error) {
 			return nil, err
 		}
 		body, _ := io.ReadAll(resp.Body) // gorilla has read it
-		return failure(resp, body)
+		return failure(reply{resp.StatusCode, resp.Header}, body)
 	}
 	defer func() { _ = conn.Close() }()
 	if at, ok := ctx.Deadline(); ok {

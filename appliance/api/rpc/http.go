@@ -54,10 +54,10 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "a gRPC call is a POST", http.StatusMethodNotAllowed)
+		decline(w, "a gRPC call is a POST", http.StatusMethodNotAllowed)
 		return
 	case wire == native && r.ProtoMajor < 2:
-		http.Error(w, "a gRPC call needs HTTP/2, and this came over HTTP/1; send it as grpc-web (Content-Type application/grpc-web+proto), or over HTTP/2", http.StatusHTTPVersionNotSupported)
+		decline(w, "a gRPC call needs HTTP/2, and this came over HTTP/1; send it as grpc-web (Content-Type application/grpc-web+proto), or over HTTP/2", http.StatusHTTPVersionNotSupported)
 		return
 	}
 	out := &outlet{w: w, wire: wire, slow: h.opts.SlowTimeout, timed: r.ProtoMajor > 1, control: http.NewResponseController(w)}
@@ -92,6 +92,13 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.server.ServeHTTP(out, call)
 	out.finish(in.wrong())
 	h.linger(out, r, in)
+}
+
+// decline answers what is no call, as HTTP.
+func decline(w http.ResponseWriter, text string, status int) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n") // who has sent it may have gone
 }
 
 const (
