@@ -60,6 +60,8 @@ e2e: build runtime ## the real clients against a running inferd
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/examples/run.py build/inferd
 	@tools/fetch.sh triton
 	LIBTENSORFLOW='$(RUNTIME)' build/triton/bin/python tools/e2e/oip/run.py build/inferd
+	cd tools/e2e/oipgrpc/grpcurl && $(GO) build -o ../../../../build/grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
+	LIBTENSORFLOW='$(RUNTIME)' build/triton/bin/python tools/e2e/oipgrpc/run.py build/inferd build/grpcurl
 	$(GO) run ./tools/crash -inferd build/inferd -runtime '$(RUNTIME)' -kills 10
 	@tools/fetch.sh pyclient
 	LIBTENSORFLOW='$(RUNTIME)' INFERD=build/inferd build/pyclient/bin/python -m pytest -q -p no:cacheprovider clients/python
