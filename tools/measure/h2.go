@@ -18,6 +18,7 @@ const MaxLight = 16 << 10
 // Light is one HTTP/2 connection with one call on it at a time.
 type Light struct {
 	conn    net.Conn
+	r       *bufio.Reader
 	w       *bufio.Writer
 	framer  *http2.Framer
 	fields  []hpack.HeaderField
@@ -41,8 +42,8 @@ func DialLight(address, method string, message []byte) (*Light, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Light{conn: conn, w: bufio.NewWriterSize(conn, 32<<10), stream: 1}
-	l.framer = http2.NewFramer(l.w, bufio.NewReaderSize(conn, 32<<10))
+	l := &Light{conn: conn, r: bufio.NewReaderSize(conn, 32<<10), w: bufio.NewWriterSize(conn, 32<<10), stream: 1}
+	l.framer = http2.NewFramer(l.w, l.r)
 	l.framer.SetReuseFrames()
 	l.encoder = hpack.NewEncoder(&l.block)
 	l.decoder = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
