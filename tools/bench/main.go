@@ -103,7 +103,8 @@ var figures = []struct {
 }{
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
 	{"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
-	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"oip-stream", (*bench).oipStream}, {"oip-binary", (*bench).oipBinary}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
+	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
+	{"oip", (*bench).oip}, {"oip-stream", (*bench).oipStream},
 }
 
 func names() (all []string) {

@@ -1,103 +1,78 @@
-// oip.go: the Open Inference Protocol: a stream against single calls, and binary tensors over REST against TensorFlow Serving's gRPC.
+// oip.go: the Open Inference Protocol's binary tensors over HTTP against TensorFlow Serving's tensor_content over gRPC.
 package main
 
 import (
+	"bytes"
 	"fmt"
-	"os"
+	"io"
+	"net/http"
 	"path/filepath"
+	"strconv"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/inferd/inferd/appliance/api/rpc/oippb"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
-	"github.com/inferd/inferd/tools/measure"
 )
 
 const (
-	inferMethod  = "/inference.GRPCInferenceService/ModelInfer"
-	streamMethod = "/inference.GRPCInferenceService/ModelStreamInfer"
+	oipSide  = 112 // pixels: 150,528 bytes of float32 are a picture
+	oipBound = 0.9
 )
 
-// oipStream holds a stream with 64 requests in flight against 64 single calls, each over a connection of its own.
-func (b *bench) oipStream() error {
-	s, err := b.serve(filepath.Join(b.work, "models"))
+func (b *bench) oip() error {
+	models := filepath.Join(b.work, "pictures")
+	if _, err := modeltest.Colours(oipSide, oipSide).Publish(filepath.Join(models, "brightness"), 1); err != nil {
+		return err
+	}
+	s, err := b.serve(models)
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	data, want, err := smallInput()
+	data := randomFloats(oipSide * oipSide * 3)
+	head := fmt.Appendf(nil, `{"inputs":[{"name":"image","shape":[1,%d,%d,3],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}`,
+		oipSide, oipSide, len(data))
+	header := "Inference-Header-Content-Length"
+	const path = "/v2/models/brightness/infer"
+	body := append(bytes.Clone(head), data...)
+	msg, err := message("brightness", "image", data, 1, oipSide, oipSide, 3)
 	if err != nil {
 		return err
 	}
-	msg, err := proto.Marshal(&oippb.ModelInferRequest{ModelName: "two_layer", RawInputContents: [][]byte{data.Data},
-		Inputs: []*oippb.ModelInferRequest_InferInputTensor{{Name: "x", Datatype: "FP32", Shape: []int64{1, 32}}}})
-	if err != nil {
-		return err
-	}
-	checked := false
-	look := func(answer []byte) error {
-		var got oippb.ModelStreamInferResponse
-		if checked {
-			return nil
-		}
-		checked = true
-		if err := proto.Unmarshal(answer, &got); err != nil || len(got.GetInferResponse().GetRawOutputContents()) != 1 {
-			return fmt.Errorf("answered %v: %w", &got, err)
-		}
-		return near(floats(got.InferResponse.RawOutputContents[0]), want)
-	}
-	stream := func() (float64, error) {
-		before := treeCPU(s.cmd.Process.Pid)
-		rate, err := measure.StreamRate(s.grpc, streamMethod, msg, inFlight, b.each, look)
-		s.cpu += treeCPU(s.cmd.Process.Pid) - before
-		s.calls += rate * b.each.Seconds()
-		return rate, err
-	}
-	single := *s // its processor time is counted apart
-	r, err := pairs("ModelStreamInfer, small model, 64 in flight / ModelInfer, 64 calls", "calls/s", 1.2, b.n, stream,
-		func() (float64, error) {
-			return single.rate(connections, b.each, lightCaller(s.grpc, inferMethod, msg))
-		})
-	if err != nil {
-		return err
-	}
-	fmt.Println(r.Report())
-	fmt.Printf("  processor time of the servers per call: %.1f us over %.1f us\n", s.cost(), single.cost())
-	return nil
-}
 
-// oipBinary holds binary tensors over REST against tensor_content over gRPC, for inputs of 150 KB and small answers.
-func (b *bench) oipBinary() error {
-	const side = 112 // of a picture of floats: 150,528 bytes
-	dir, err := os.MkdirTemp(b.work, "pictures-")
+	// Both give the same answer.
+	req, err := http.NewRequest(http.MethodPost, "http://"+s.http+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	m := modeltest.Colours(side, side)
-	if _, err := m.Publish(filepath.Join(dir, "colours"), 1); err != nil {
-		return err
-	}
-	s, err := b.serve(dir, "--grpc.tensor_content")
+	req.Header.Set(header, strconv.Itoa(len(head)))
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
-	defer s.stop()
-	data := randomFloats(side * side * 3)
-	header := fmt.Appendf(nil, `{"inputs":[{"name":"image","datatype":"FP32","shape":[1,%d,%d,3],"parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}`, side, side, len(data))
-	rest := httpCaller(s.http, "/v2/models/colours/infer", append(header, data...), "Content-Type: application/octet-stream", fmt.Sprintf("Inference-Header-Content-Length: %d", len(header)))
-	msg, err := message("colours", "image", data, 1, side, side, 3)
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || len(answer) < 12 {
+		return fmt.Errorf("%s: %s %w", resp.Status, answer, err)
+	}
+	theirs, err := ask(s.grpc, predict, msg)
 	if err != nil {
 		return err
 	}
-	grpc := *s // its processor time is counted apart
-	const callers = 8
-	r, err := pairs("v2 REST with binary tensors / gRPC with tensor_content, 150 KB", "calls/s", 0.9, b.n,
-		func() (float64, error) { return s.rate(callers, b.each, rest) },
-		func() (float64, error) { return grpc.rate(callers, b.each, grpcCaller(s.grpc, predict, msg)) })
-	if err != nil {
+	if err := nearProto(theirs, "y", floats(answer[len(answer)-12:])); err != nil {
 		return err
 	}
-	fmt.Println(r.Report())
-	fmt.Printf("  processor time of the servers per call: %.1f us over %.1f us\n", s.cost(), grpc.cost())
+
+	for _, n := range []int{1, 8, connections} {
+		over, under := *s, *s // each side's share of the one server's time
+		r, err := pairs(fmt.Sprintf("v2 binary / gRPC tensor_content, 150 KB, %d connections", n), "calls/s", oipBound, b.n,
+			func() (float64, error) {
+				return over.rate(n, b.each, httpCaller(s.http, path, body, header+": "+strconv.Itoa(len(head))))
+			},
+			func() (float64, error) { return under.rate(n, b.each, grpcCaller(s.grpc, predict, msg)) })
+		if err != nil {
+			return err
+		}
+		fmt.Println(r.Report())
+		fmt.Printf("    processor time of inferd per call: v2 %.0f us, gRPC %.0f us\n", over.cost(), under.cost())
+	}
 	return nil
 }
