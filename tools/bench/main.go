@@ -102,7 +102,7 @@ var figures = []struct {
 	run  func(*bench) error
 }{
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
-	{"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
+	{"latency", (*bench).latency}, {"idle", (*bench).idle}, {"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
 	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
 	{"oip", (*bench).oip}, {"oip-stream", (*bench).oipStream},
 }
@@ -265,6 +265,8 @@ func (b *bench) child(what string, args []string) error {
 		return noop(h, g)
 	case "bare":
 		return b.bare(args)
+	case "bare-http":
+		return bareHTTP(args)
 	default:
 		return fmt.Errorf("no child is called %q", what)
 	}
