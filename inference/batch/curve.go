@@ -2,9 +2,13 @@
 package batch
 
 import (
+	"maps"
 	"math"
 	"math/bits"
+	"slices"
 	"time"
+
+	"github.com/inferd/inferd/inference"
 )
 
 // curve has a decaying mean for each doubling of the rows: 1, 2, up to 4, up to 8. A line (see cost.go) says what a run of any size will take; it
@@ -139,6 +143,14 @@ func (b *Batcher) Curve() (key string, times []RunTime, rows int64) {
 		}
 		return true
 	})
+	if best == nil { // nobody has asked yet: what is known was measured before
+		for _, key := range slices.Sorted(maps.Keys(b.opts.Expect)) {
+			if best == nil || key == inference.DefaultSignature {
+				best = &signature{Signature: &inference.Signature{Key: key}}
+				best.expect(b.opts.Expect[key])
+			}
+		}
+	}
 	if best == nil || best.single.Load() {
 		return "", nil, 0
 	}
