@@ -52,7 +52,7 @@ func openModel(l worker.Load) (*tfrt.Model, error) {
 	m, err := rt.Load(l.Dir, tfrt.Options{
 		Tags: l.Tags, IntraOpThreads: l.IntraOpThreads, InterOpThreads: l.InterOpThreads, Slots: l.Callers,
 		Gently: l.Gently, GPUGrowth: l.AllowGrowth, GPUMemoryFraction: l.MemoryFraction, VisibleDevices: devices,
-		Freeze: l.Freeze, Signatures: l.Signatures,
+		Freeze: l.Freeze, Compared: l.Compared, Signatures: l.Signatures,
 	})
 	if err != nil {
 		return nil, err
