@@ -51,7 +51,7 @@ func openModel(l worker.Load) (*tfrt.Model, error) {
 	m, err := rt.Load(l.Dir, tfrt.Options{
 		Tags: l.Tags, IntraOpThreads: l.IntraOpThreads, InterOpThreads: l.InterOpThreads, Slots: l.Callers,
 		Gently: l.Gently, GPUGrowth: l.AllowGrowth, GPUMemoryFraction: l.MemoryFraction, VisibleDevices: devices,
-		Freeze: l.Freeze, Signatures: l.Signatures, SingleThreaded: l.SingleThreaded, BFloat16: l.BFloat16,
+		Freeze: l.Freeze, Compared: l.Compared, Signatures: l.Signatures, SingleThreaded: l.SingleThreaded, BFloat16: l.BFloat16,
 	})
 	if err != nil {
 		return nil, err

@@ -27,9 +27,10 @@ type rewriter struct {
 	variables []Variable
 	constants [][]*nodepb.NodeDef // by variable
 	byKey     map[string]int
-	keep      map[string]bool // variables that stay, by key
-	assigned  string          // the key of a variable that is assigned, and so must stay
-	tables    bool            // something is looked up in a table
+	keep      map[string]bool   // variables that stay, by key
+	reads     map[string]string // nodes of the graph that read a variable, by key
+	assigned  string            // the key of a variable that is assigned, and so must stay
+	tables    bool              // something is looked up in a table
 	work      int
 }
 
@@ -212,15 +213,21 @@ func (b *body) flow() (again bool, err error) {
 
 // handle is the variable that a VarHandleOp is of, none where it stays.
 func (r *rewriter) handle(b *body, n *nodepb.NodeDef) (int, error) {
-	shared := string(n.Attr["shared_name"].GetS())
-	if shared == "" {
-		if !b.graph {
-			return none, refuse("node %q in a function makes a handle of a variable without a name", n.Name)
-		}
-		shared = n.Name
+	v := handleOf(n)
+	if !b.graph && len(n.Attr["shared_name"].GetS()) == 0 {
+		return none, refuse("node %q in a function makes a handle of a variable without a name", n.Name)
 	}
-	return r.variable(Variable{Name: n.Name, Container: string(n.Attr["container"].GetS()), Shared: shared, DType: tensor.DType(n.Attr["dtype"].GetType()),
-		Shape: n.Attr["shape"].GetShape()})
+	return r.variable(v)
+}
+
+// handleOf is the variable that a VarHandleOp of the graph is of.
+func handleOf(n *nodepb.NodeDef) Variable {
+	shared := string(n.GetAttr()["shared_name"].GetS())
+	if shared == "" {
+		shared = n.GetName()
+	}
+	return Variable{Name: n.GetName(), Container: string(n.GetAttr()["container"].GetS()), Shared: shared,
+		DType: tensor.DType(n.GetAttr()["dtype"].GetType()), Shape: n.GetAttr()["shape"].GetShape()}
 }
 
 func (v *Variable) key() string {
@@ -243,6 +250,11 @@ func (r *rewriter) variable(v Variable) (int, error) {
 	}
 	if !v.DType.Carried() {
 		return none, refuse("variable %q is of type %v", v.Name, v.DType)
+	}
+	if v.Ref {
+		v.Read = v.Name
+	} else {
+		v.Read = r.reads[key]
 	}
 	i := len(r.variables)
 	r.byKey[key], r.variables, r.constants = i, append(r.variables, v), append(r.constants, nil)

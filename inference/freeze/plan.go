@@ -4,6 +4,7 @@ package freeze
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	functionpb "github.com/wamuir/graft/tensorflow/core/framework/function_go_proto"
 	graphpb "github.com/wamuir/graft/tensorflow/core/framework/graph_go_proto"
@@ -21,6 +22,7 @@ type Variable struct {
 	Ref       bool   // of TensorFlow 1's kind: the value is the node's own output 0
 	Container string
 	Shared    string // the resource's name; never empty unless Ref
+	Read      string // a node of the graph whose output 0 is the value, "" where it has none
 	DType     tensor.DType
 	Shape     *shapepb.TensorShapeProto // as declared, which may be unknown
 }
@@ -78,7 +80,7 @@ func New(meta *pb.MetaGraphDef, signatures map[string]*inference.Signature) (*Pl
 // attempt rewrites the graph, leaving the variables in keep as they are; more names another that must stay.
 func attempt(graph *graphpb.GraphDef, roots []string, init string, keep map[string]bool) (p *Plan, more string, err error) {
 	r := &rewriter{functions: make(map[string]*functionpb.FunctionDef), specials: make(map[string]*special), busy: make(map[string]bool),
-		names: make(map[string]bool), byKey: make(map[string]int), keep: keep}
+		names: make(map[string]bool), byKey: make(map[string]int), keep: keep, reads: reads(graph)}
 	for _, f := range graph.GetLibrary().GetFunction() {
 		r.functions[f.GetSignature().GetName()] = f
 		r.names[f.GetSignature().GetName()] = true
@@ -110,6 +112,27 @@ func attempt(graph *graphpb.GraphDef, roots []string, init string, keep map[stri
 		return nil, "", refuse("it has tables, and no initialiser that fills them")
 	}
 	return p, "", nil
+}
+
+// reads has, by the key of a variable, a node that reads it and waits for nothing: the one for the checkpoint, as a rule.
+func reads(graph *graphpb.GraphDef) map[string]string {
+	handles := make(map[string]string)
+	for _, n := range graph.GetNode() {
+		if n.GetOp() == "VarHandleOp" && len(n.GetInput()) == 0 {
+			v := handleOf(n)
+			handles[n.GetName()] = v.key()
+		}
+	}
+	nodes := make(map[string]string)
+	for _, n := range graph.GetNode() {
+		if n.GetOp() != "ReadVariableOp" || len(n.GetInput()) != 1 {
+			continue
+		}
+		if key, ok := handles[strings.TrimSuffix(n.Input[0], ":0")]; ok && nodes[key] == "" {
+			nodes[key] = n.GetName()
+		}
+	}
+	return nodes
 }
 
 // useAssets keeps those that the frozen graph has a place for.

@@ -39,3 +39,33 @@ func TestFrozenIsCarriedFromTheWorker(t *testing.T) {
 		t.Errorf("not asked for, and got %+v", m.frozen.Load())
 	}
 }
+
+// TestFrozenFreesTheVariables compares what two workers keep after a run: the variable, and the constant three times, as TensorFlow keeps it. One copy
+// more would be the variable that was not freed.
+func TestFrozenFreesTheVariables(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's own memory is in the figures")
+	}
+	const side = 2048
+	const bytes = 4 * side * side
+	h := startHostWith(t, HostOptions{UseZygote: true, Library: realLibrary(t)})
+	private := func(m *Model) int64 {
+		x := make([]float32, side)
+		for range 2 {
+			if _, err := m.call(t.Context(), "serving_default", modeltest.Floats(tensor.Shape{1, side}, x...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return m.Stats().Memory.Private
+	}
+	saved := private(openMade(t, h, modeltest.Dense(side), Options{}))
+	m := openFrozen(t, h, modeltest.Dense(side))
+	if frozen, why := m.Frozen(); !frozen {
+		t.Fatal(why)
+	}
+	frozen := private(m)
+	t.Logf("variables of %d KiB: private as saved %d KiB, frozen %d KiB", bytes>>10, saved>>10, frozen>>10)
+	if frozen > saved+2*bytes+bytes/2 {
+		t.Errorf("a worker with %d KiB of variables has %d KiB as saved and %d KiB frozen", bytes>>10, saved>>10, frozen>>10)
+	}
+}

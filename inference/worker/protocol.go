@@ -47,6 +47,8 @@ type Load struct {
 
 	// Freeze asks for the variables as constants: see Model.Frozen for what became of it.
 	Freeze bool
+	// Compared says that who asks for Freeze compares the answers, or has done so: the load then makes no runs for it.
+	Compared bool
 
 	Library  string // the TensorFlow library's path; set by the Host
 	Confined bool   // by a Sandbox; set by the Host

@@ -12,6 +12,7 @@ func All() map[string]func() *Model {
 		"big_variables": func() *Model { return BigVariables(64, 1) }, "hungry": func() *Model { return Hungry(0) },
 		"busy": func() *Model { return Busy(64) }, "dense": func() *Model { return Dense(64) },
 		"sleepy": Sleepy, "never_returns": NeverReturns, "dequeues": Dequeues, "crasher": Crasher, "unknown_op": UnknownOp, "no_run": NoRun,
+		"captures": Captures, "loop": Loop, "branches": Branches, "old_style": OldStyle, "words": Words,
 		"brightness": Brightness, "level": Level,
 		"brightness_224": func() *Model { return Colours(224, 224) }, "level_16000": func() *Model { return Levels(16000) },
 		"nan_above": func() *Model { return NaNAbove(100, 2) }, "slow": func() *Model { return Slow(20) }, "leaky": func() *Model { return Leaky(1024) },

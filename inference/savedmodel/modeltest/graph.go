@@ -47,7 +47,7 @@ func newBuilder(name string) *builder {
 	}
 }
 
-// attrs are the attributes of a node: DType, bool, int, string, []DType, []tensor.Shape, *tensor.Tensor, tensor.Shape or fn.
+// attrs are the attributes of a node: DType, bool, int, string, []DType, []tensor.Shape, *tensor.Tensor, tensor.Shape, fn or []fn.
 type attrs map[string]any
 
 // with is a copy with one more attribute.
@@ -90,6 +90,12 @@ func attrValue(v any) *attrpb.AttrValue {
 		return &attrpb.AttrValue{Value: &attrpb.AttrValue_Tensor{Tensor: tensorProto(v)}}
 	case fn:
 		return &attrpb.AttrValue{Value: &attrpb.AttrValue_Func{Func: &attrpb.NameAttrList{Name: string(v)}}}
+	case []fn:
+		list := &attrpb.AttrValue_ListValue{}
+		for _, f := range v {
+			list.Func = append(list.Func, &attrpb.NameAttrList{Name: string(f)})
+		}
+		return &attrpb.AttrValue{Value: &attrpb.AttrValue_List{List: list}}
 	case []tensor.DType:
 		list := &attrpb.AttrValue_ListValue{}
 		for _, d := range v {
