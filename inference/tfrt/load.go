@@ -52,9 +52,9 @@ type Options struct {
 	// the load does itself is done in the calling thread.
 	Gently bool
 	// Freeze makes constants of the variables after the load, so that TensorFlow can fold them, where that can be done and the answers stay
-	// what they are: see [Model.Frozen]. It needs Signatures, and the model answers no others then. The load takes longer, and at its height
-	// (with the first run) up to sixteen times the memory of the variables; afterwards the constants take twice
-	// the memory that the variables took, or three times.
+	// what they are: see [Model.Frozen]. It needs Signatures, and the model answers no others then. The load takes longer, and the first run of
+	// the frozen graph took up to sixteen times the memory of the variables (ResNet50); afterwards the constants take three times what the
+	// variables took, once more for each further signature.
 	Freeze     bool
 	Signatures map[string]*inference.Signature
 	// Trials are what the frozen model is compared on with the model as saved; where there are none, on made-up inputs. With Compared the caller

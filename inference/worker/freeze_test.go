@@ -40,8 +40,8 @@ func TestFrozenIsCarriedFromTheWorker(t *testing.T) {
 	}
 }
 
-// TestFrozenFreesTheVariables compares what two workers keep after a run. TensorFlow keeps a constant in its graph and in the kernel; a third copy
-// would be the variable's own.
+// TestFrozenFreesTheVariables compares what two workers keep after a run: the variable, and the constant three times, as TensorFlow keeps it. One copy
+// more would be the variable that was not freed.
 func TestFrozenFreesTheVariables(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own memory is in the figures")
@@ -65,7 +65,7 @@ func TestFrozenFreesTheVariables(t *testing.T) {
 	}
 	frozen := private(m)
 	t.Logf("variables of %d KiB: private as saved %d KiB, frozen %d KiB", bytes>>10, saved>>10, frozen>>10)
-	if frozen > saved+bytes+bytes/2 {
+	if frozen > saved+2*bytes+bytes/2 {
 		t.Errorf("a worker with %d KiB of variables has %d KiB as saved and %d KiB frozen", bytes>>10, saved>>10, frozen>>10)
 	}
 }
