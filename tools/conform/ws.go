@@ -23,6 +23,9 @@ func (s *Server) stream(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	dialer := websocket.Dialer{Subprotocols: []string{"inferd.v1.json"}}
 	conn, resp, err := dialer.DialContext(ctx, "ws"+strings.TrimPrefix(s.HTTP, "http")+"/v1/stream", header)
+	if resp != nil {
+		defer func() { _ = resp.Body.Close() }() // gorilla has read what there is
+	}
 	if err != nil {
 		if resp == nil {
 			return nil, err
