@@ -350,7 +350,8 @@ func (s *server) watch() (stop func(), peak *atomic.Int64) {
 	}, peak
 }
 
-// tritonTuned is what tune chose on a machine of two cores; -quick takes it as it stands.
+// tritonTuned is what -quick takes for Triton's best settings: for the heavy models those that were best in an earlier comparison on two cores, for
+// the light ones a guess (large batches in one instance). Only tune, without -quick, searches.
 var tritonTuned = map[string]tritonSettings{
 	"mlp":         {Instances: 1, Intra: 1, Batch: 64, WaitMicros: 0, Session: true},
 	"text":        {Instances: 1, Intra: 1, Batch: 64, WaitMicros: 0, Session: true},
