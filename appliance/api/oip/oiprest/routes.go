@@ -61,7 +61,7 @@ func parse(r *http.Request) (route, *inference.Error) {
 		want = http.MethodPost
 	}
 	if r.Method != want && (r.Method != http.MethodHead || want != http.MethodGet) {
-		return to, oip.Invalid("%s of %s: this path is asked with %s", r.Method, oip.Cut(r.URL.EscapedPath()), want)
+		return to, oip.Invalid("%s of %s: this path is asked with %s", oip.Cut(r.Method), oip.Cut(r.URL.EscapedPath()), want)
 	}
 	return to, nil
 }
@@ -69,7 +69,7 @@ func parse(r *http.Request) (route, *inference.Error) {
 func notFound(r *http.Request) *inference.Error {
 	return inference.Errorf(inference.NotFound, inference.ReasonInput,
 		"%s %s is no path of the Open Inference Protocol's; there are /v2, /v2/health/live, /v2/health/ready, /v2/models/M[/versions/V], and below these /ready, /infer and /stats, /v2/models/stats, and /v2/repository",
-		r.Method, oip.Cut(r.URL.EscapedPath()))
+		oip.Cut(r.Method), oip.Cut(r.URL.EscapedPath()))
 }
 
 func find(p []string) (route, bool) {
