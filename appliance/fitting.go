@@ -22,6 +22,7 @@ import (
 // What measuring a version may take: so many times as long as to load and prove it took, within bounds.
 const (
 	tuneTimes = 3
+	tuneFirst = 1 // where nothing of the model serves meanwhile
 	tuneLeast = time.Second
 	tuneMost  = 20 * time.Second
 	// tuneEach is what of the time that is left one candidate may take to be compared, once it is loaded.

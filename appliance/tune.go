@@ -159,7 +159,11 @@ func (l *loader) tune(ctx context.Context, p updater.Proven, say func(string)) (
 		return p.Runner, p.Proof
 	}
 	s := &fitting{loader: l, p: p, m: settings(p.Candidate), way: w, say: say, began: time.Now()}
-	s.budget = min(max(tuneTimes*p.Took, tuneLeast), tuneMost)
+	times := tuneTimes
+	if p.Candidate.First {
+		times = tuneFirst
+	}
+	s.budget = min(max(time.Duration(times)*p.Took, tuneLeast), tuneMost)
 	r, proof := s.run(ctx)
 	if ctx.Err() != nil {
 		return r, proof

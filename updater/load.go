@@ -145,7 +145,7 @@ type outcome struct {
 func (l *loop) startLoad(m *model, v *version) {
 	v.attempts++
 	cand := Candidate{Model: m.clone(), Number: v.number, Dir: v.dir, Info: v.info, Attempt: v.attempts,
-		Need: m.need(v), Least: m.least(v)}
+		First: len(m.live()) == 0, Need: m.need(v), Least: m.least(v)}
 	digest := v.sight.Print.Digest
 	files := &loadedFiles{digest: digest}
 	if l.o.Journal != nil {

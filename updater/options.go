@@ -80,6 +80,8 @@ type Candidate struct {
 	Info   *savedmodel.Info
 	// Attempt counts the loads of these very files, from 1.
 	Attempt int
+	// First says that no version of the model serves: somebody may be waiting for this one.
+	First bool
 	// Need is the memory that the version is expected to take while it is loaded and proven, in bytes; Least is less than that where it was
 	// never measured: what it takes in any case.
 	Need, Least int64
