@@ -20,7 +20,7 @@ type picture struct {
 	name          string // of the file, and of what grows
 	title, xLabel string
 	series        []string // of points
-	// knee says what runs out where the line bends. It is written from a profile, not from the run.
+	// knee says what runs out where the line bends. It was written before a whole run was made, as an expectation.
 	knee string
 }
 
