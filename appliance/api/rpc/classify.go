@@ -13,27 +13,10 @@ import (
 	"github.com/inferd/inferd/inference"
 )
 
-// exampleMethod is unary for one of the three methods, whose messages are read and written by hand: the examples stay as they were sent
-// until the graph parses them.
+// exampleMethod is one of the three methods, whose messages are read and written by hand: the examples stay as they were sent until the graph
+// parses them.
 func (s *server) exampleMethod(name, word string, kind inference.RecordedKind) grpc.MethodDesc {
-	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + predictionService + "/" + name}
-	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		w := waitOf(ctx)
-		defer w.answered()
-		return s.observed(word, func(o *api.Observation) (any, error) {
-			req := &exampleRequest{kind: kind}
-			defer req.free()
-			if err := dec(req); err != nil {
-				return nil, err
-			}
-			w.arrived()
-			if interceptor == nil {
-				return s.examples(ctx, req, o)
-			}
-			return interceptor(ctx, req, info, func(ctx context.Context, _ any) (any, error) { return s.examples(ctx, req, o) })
-		})
-	}
-	return grpc.MethodDesc{MethodName: name, Handler: handler}
+	return method(s, predictionService, name, word, func() *exampleRequest { return &exampleRequest{kind: kind} }, (*exampleRequest).free, s.examples)
 }
 
 func (s *server) examples(ctx context.Context, req *exampleRequest, o *api.Observation) (*reply, error) {

@@ -14,25 +14,9 @@ import (
 	"github.com/inferd/inferd/inference"
 )
 
-// inferMethod is unary for the messages that are read and written by hand.
+// inferMethod is the method of messages that are read and written by hand. The request's memory is [inferCall.forget]'s affair.
 func (s *server) inferMethod() grpc.MethodDesc {
-	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + inferenceService + "/ModelInfer"}
-	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		w := waitOf(ctx)
-		defer w.answered()
-		return s.observedAs(inferenceProtocol, "predict", func(o *api.Observation) (any, error) {
-			req := new(inferRequest)
-			if err := dec(req); err != nil {
-				return nil, err
-			}
-			w.arrived()
-			if interceptor == nil {
-				return s.modelInfer(ctx, req, o)
-			}
-			return interceptor(ctx, req, info, func(ctx context.Context, _ any) (any, error) { return s.modelInfer(ctx, req, o) })
-		})
-	}
-	return grpc.MethodDesc{MethodName: "ModelInfer", Handler: handler}
+	return method(s, inferenceService, "ModelInfer", "predict", func() *inferRequest { return new(inferRequest) }, nil, s.modelInfer)
 }
 
 func (s *server) modelInfer(ctx context.Context, req *inferRequest, o *api.Observation) (*reply, error) {

@@ -15,26 +15,9 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
-// predictMethod is unary for the messages that are read and written by hand.
+// predictMethod is the method of messages that are read and written by hand.
 func (s *server) predictMethod() grpc.MethodDesc {
-	info := &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + predictionService + "/Predict"}
-	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		w := waitOf(ctx)
-		defer w.answered()
-		return s.observed("predict", func(o *api.Observation) (any, error) {
-			req := new(request)
-			defer req.free()
-			if err := dec(req); err != nil {
-				return nil, err
-			}
-			w.arrived()
-			if interceptor == nil {
-				return s.predict(ctx, req, o)
-			}
-			return interceptor(ctx, req, info, func(ctx context.Context, _ any) (any, error) { return s.predict(ctx, req, o) })
-		})
-	}
-	return grpc.MethodDesc{MethodName: "Predict", Handler: handler}
+	return method(s, predictionService, "Predict", "predict", func() *request { return new(request) }, (*request).free, s.predict)
 }
 
 func (s *server) predict(ctx context.Context, req *request, o *api.Observation) (*reply, error) {

@@ -152,15 +152,23 @@ type message[T any] interface {
 	proto.Message
 }
 
-// unary is the method of a service that is answered by h, and observed as word. h fills the observation's model, version and signature as
-// it learns them.
+// unary is [method] for a request that the generated code reads.
 func unary[Req any, P message[Req]](s *server, service, name, word string, h func(context.Context, P, *api.Observation) (proto.Message, error)) grpc.MethodDesc {
-	full := "/" + service + "/" + name
+	return method(s, service, name, word, func() P { return P(new(Req)) }, nil, h)
+}
+
+// method is the method of a service that is answered by h, and observed as word. h fills the observation's model, version and signature as it
+// learns them. fresh is an empty request; done, unless it is nil, is called with it when it has been answered or could not be read.
+func method[Req, Reply any](s *server, service, name, word string, fresh func() Req, done func(Req), h func(context.Context, Req, *api.Observation) (Reply, error)) grpc.MethodDesc {
+	protocol, info := protocolOf(service), &grpc.UnaryServerInfo{Server: s, FullMethod: "/" + service + "/" + name}
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		req := P(new(Req))
 		w := waitOf(ctx)
 		defer w.answered()
-		return s.observedAs(protocolOf(service), word, func(o *api.Observation) (any, error) {
+		return s.observedAs(protocol, word, func(o *api.Observation) (any, error) {
+			req := fresh()
+			if done != nil {
+				defer done(req)
+			}
 			if err := dec(req); err != nil {
 				return nil, err
 			}
@@ -168,9 +176,7 @@ func unary[Req any, P message[Req]](s *server, service, name, word string, h fun
 			if interceptor == nil {
 				return h(ctx, req, o)
 			}
-			return interceptor(ctx, req, &grpc.UnaryServerInfo{Server: s, FullMethod: full}, func(ctx context.Context, req any) (any, error) {
-				return h(ctx, req.(P), o)
-			})
+			return interceptor(ctx, req, info, func(ctx context.Context, req any) (any, error) { return h(ctx, req.(Req), o) })
 		})
 	}
 	return grpc.MethodDesc{MethodName: name, Handler: handler}
