@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 
 	"github.com/inferd/inferd/appliance/access"
 	"github.com/inferd/inferd/appliance/api"
@@ -99,14 +98,4 @@ func (r *exampleRequest) modelSpec() (inference.Spec, error) {
 	t := &r.tasks[0]
 	w := request{hasSpec: t.hasSpec || r.kind == inference.RecordedMultiInference, spec: t.spec}
 	return w.modelSpec()
-}
-
-func (r *exampleRequest) keep(buffer mem.Buffer) { r.buffer = buffer }
-
-// free gives the message's memory back. Nothing that came from the request may be used afterwards.
-func (r *exampleRequest) free() {
-	if r.buffer != nil {
-		r.buffer.Free()
-		r.buffer = nil
-	}
 }

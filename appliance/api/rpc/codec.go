@@ -2,6 +2,7 @@
 package rpc
 
 import (
+	"context"
 	"math/bits"
 	"sync"
 
@@ -58,7 +59,21 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-func (r *request) keep(buffer mem.Buffer) { r.buffer = buffer }
+// held is what a request that is read by hand keeps of its call.
+type held struct {
+	buffer mem.Buffer      // the message, in which what was read lies; nil once it was freed
+	ctx    context.Context // of the call, for its metadata
+}
+
+func (h *held) keep(buffer mem.Buffer) { h.buffer = buffer }
+
+// free gives the message's memory back. Nothing that came from the request may be used afterwards.
+func (h *held) free() {
+	if h.buffer != nil {
+		h.buffer.Free()
+		h.buffer = nil
+	}
+}
 
 // reply is an encoded answer. Its one reference goes to grpc with Marshal.
 type reply struct {

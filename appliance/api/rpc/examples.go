@@ -2,11 +2,9 @@
 package rpc
 
 import (
-	"context"
 	"fmt"
 	"unicode/utf8"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/inferd/inferd/appliance/api"
@@ -23,8 +21,7 @@ type exampleRequest struct {
 	tasks []exampleTask // one, but for MultiInference
 	input exampleInput
 
-	buffer mem.Buffer
-	ctx    context.Context // of the call, for its metadata
+	held
 }
 
 // exampleTask is an InferenceTask.

@@ -69,7 +69,7 @@ func (s *server) registerOIP(g *grpc.Server) {
 // refusing is a method that says why it is not there. It does not look at the message.
 func (s *server) refusing(name, why string) grpc.MethodDesc {
 	return grpc.MethodDesc{MethodName: name, Handler: func(any, context.Context, func(any) error, grpc.UnaryServerInterceptor) (any, error) {
-		return s.observedAs(inferenceProtocol, "", func(*api.Observation) (any, error) {
+		return s.observed(inferenceProtocol, "", func(*api.Observation) (any, error) {
 			return nil, inference.Errorf(inference.Unimplemented, inference.ReasonInput, "%s: %s", name, why)
 		})
 	}}

@@ -71,7 +71,7 @@ func (in *inferCall) enter() error {
 
 // caller is what is known of the request beside its tensors.
 func (in *inferCall) caller() (api.Caller, error) {
-	c := api.Caller{Bytes: int64(in.req.size), From: clientOf(in.ctx)}
+	c := api.Caller{Bytes: int64(in.req.buffer.Len()), From: clientOf(in.ctx)}
 	for i := range in.req.params {
 		p := &in.req.params[i]
 		switch string(p.name) {
@@ -125,7 +125,7 @@ func (in *inferCall) answer(o *api.Observation, streamed bool) (*reply, error) {
 		return nil, err
 	}
 	if n := r.buffer.Len(); streamed && n > uncounted {
-		if bad := in.entry.Grow(int64(in.req.size + n)); bad != nil {
+		if bad := in.entry.Grow(int64(in.req.buffer.Len() + n)); bad != nil {
 			r.buffer.Free()
 			return nil, bad
 		}
@@ -205,6 +205,3 @@ func (r *inferRequest) resolve(v *inference.Version, sig *inference.Signature, m
 	}
 	return &inference.Request{Signature: sig, Inputs: inputs, Outputs: list}, nil
 }
-
-// RequestKey implements inference.Keyed.
-func (r *inferRequest) RequestKey(header string) string { return requestKey(r.ctx, header) }

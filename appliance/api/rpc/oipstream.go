@@ -108,7 +108,7 @@ func (st *inferStream) serve() {
 		if !st.read(&in) {
 			return
 		}
-		answer, err := st.s.observedAs(inferenceProtocol, "predict", func(o *api.Observation) (any, error) { return in.answer(o, true) })
+		answer, err := st.s.observed(inferenceProtocol, "predict", func(o *api.Observation) (any, error) { return in.answer(o, true) })
 		if err != nil {
 			answer = encodeFailure(st.s.pool, status.Convert(err).Message(), in.req.id)
 		}

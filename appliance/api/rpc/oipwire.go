@@ -2,13 +2,11 @@
 package rpc
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"unicode/utf8"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/inferd/inferd/appliance/api/oip"
@@ -24,10 +22,8 @@ type inferRequest struct {
 	outputs            []inferOutput
 	raw                [][]byte // raw_input_contents
 
-	bad    error
-	size   int // of the message
-	buffer mem.Buffer
-	ctx    context.Context // of the call, for its metadata
+	bad error
+	held
 }
 
 // inferParam is one entry of a map of parameters; a map has one per name.
@@ -120,16 +116,6 @@ func contentsElement(num protowire.Number) (protowire.Type, bool) {
 func (r *inferRequest) parse(b []byte) error {
 	r.bad = r.read(b)
 	return nil
-}
-
-func (r *inferRequest) keep(buffer mem.Buffer) { r.buffer, r.size = buffer, buffer.Len() }
-
-// free gives the message's memory back. Nothing that came from the request may be used afterwards.
-func (r *inferRequest) free() {
-	if r.buffer != nil {
-		r.buffer.Free()
-		r.buffer = nil
-	}
 }
 
 // read reads b, which it keeps.

@@ -164,7 +164,7 @@ func method[Req, Reply any](s *server, service, name, word string, fresh func() 
 	handler := func(_ any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		w := waitOf(ctx)
 		defer w.answered()
-		return s.observedAs(protocol, word, func(o *api.Observation) (any, error) {
+		return s.observed(protocol, word, func(o *api.Observation) (any, error) {
 			req := fresh()
 			if done != nil {
 				defer done(req)
@@ -190,13 +190,8 @@ func protocolOf(service string) string {
 	return "grpc"
 }
 
-// observed is observedAs for TensorFlow Serving's protocol.
-func (s *server) observed(word string, call func(*api.Observation) (any, error)) (any, error) {
-	return s.observedAs("grpc", word, call)
-}
-
-// observedAs runs one call, turns its error into a gRPC status, survives its panic and records it.
-func (s *server) observedAs(protocol, word string, call func(*api.Observation) (any, error)) (reply any, err error) {
+// observed runs one call, turns its error into a gRPC status, survives its panic and records it.
+func (s *server) observed(protocol, word string, call func(*api.Observation) (any, error)) (reply any, err error) {
 	start := time.Now()
 	o := api.Observation{Protocol: protocol, Method: word}
 	defer func() {

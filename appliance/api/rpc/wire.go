@@ -2,7 +2,6 @@
 package rpc
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -10,7 +9,6 @@ import (
 	resourcepb "github.com/wamuir/graft/tensorflow/core/framework/resource_handle_go_proto"
 	tensorpb "github.com/wamuir/graft/tensorflow/core/framework/tensor_go_proto"
 	pb "github.com/wamuir/graft/tensorflow/serving/apis_go_proto"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -34,8 +32,7 @@ type request struct {
 	filter  [][]byte    // output_filter
 
 	byName map[string]int // index into inputs, once they are many
-	buffer mem.Buffer
-	ctx    context.Context // of the call, for its metadata
+	held
 }
 
 // wireSpec is a ModelSpec.
@@ -88,14 +85,6 @@ const (
 	fieldFloat8   = 18
 	numFields     = 19
 )
-
-// free gives the message's memory back. Nothing that came from the request may be used afterwards.
-func (r *request) free() {
-	if r.buffer != nil {
-		r.buffer.Free()
-		r.buffer = nil
-	}
-}
 
 // field is one field of a message as it lies on the wire.
 type field struct {
