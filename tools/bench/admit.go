@@ -15,6 +15,7 @@ import (
 
 	"github.com/inferd/inferd/appliance/loadgen"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // overloadSide makes runs of 10 ms and more.
@@ -108,7 +109,7 @@ func (b *bench) overloadWith(size int) error {
 	open := loadgen.Options{Rates: []float64{offered}, Arrivals: loadgen.Poisson, Duration: each, Warmup: 2 * time.Second, Input: body, Deadline: deadline}
 	var late, admitted, failed int64
 	var most int64
-	r, err := pairs(fmt.Sprintf("goodput at ten times the peak, %d KB bodies / peak", size>>10), "/s", 0.95, b.n,
+	r, err := measure.Pairs(fmt.Sprintf("goodput at ten times the peak, %d KB bodies / peak", size>>10), "/s", 0.95, b.n,
 		func() (float64, error) {
 			step, err := load(s.http, open)
 			if err != nil {
@@ -118,7 +119,7 @@ func (b *bench) overloadWith(size int) error {
 			late += step.Answered - step.Good + expired
 			admitted += step.Answered + expired
 			failed += step.Failed
-			_, own := treePSS(s.cmd.Process.Pid)
+			_, own := measure.TreePSS(s.cmd.Process.Pid)
 			most = max(most, own)
 			return step.Goodput, nil
 		},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // arrivals are measured at least so often each.
@@ -74,7 +75,7 @@ func (b *bench) arrival() error {
 			if way.settle > 0 {
 				name += " and the settle time"
 			}
-			verdict(name, median(over), 250, "ms")
+			verdict(name, measure.Median(over), 250, "ms")
 			fmt.Printf("  from %.1f to %.1f ms in %d arrivals\n", quantile(over, 0), quantile(over, 1), len(over))
 		}
 	}
@@ -212,9 +213,9 @@ func (b *bench) manyModels() error {
 	}
 	time.Sleep(5 * time.Second) // watches are being added, garbage collected
 	pid := s.cmd.Process.Pid
-	before, began := treeCPU(pid), time.Now()
+	before, began := measure.TreeCPU(pid), time.Now()
 	time.Sleep(rest)
-	share := (treeCPU(pid) - before) / time.Since(began).Seconds() * 100
+	share := (measure.TreeCPU(pid) - before) / time.Since(began).Seconds() * 100
 	verdict(fmt.Sprintf("%d models at rest: the core's share of a processor", count), share, 1, "%")
 
 	var noticed []float64
@@ -229,7 +230,7 @@ func (b *bench) manyModels() error {
 		}
 		noticed = append(noticed, float64(time.Since(renamed).Microseconds())/1000)
 	}
-	verdict(fmt.Sprintf("a new version among %d models is in the status after", count), median(noticed), 100, "ms")
+	verdict(fmt.Sprintf("a new version among %d models is in the status after", count), measure.Median(noticed), 100, "ms")
 	fmt.Printf("  from %.1f to %.1f ms in %d changes\n", quantile(noticed, 0), quantile(noticed, 1), len(noticed))
 	return nil
 }

@@ -14,10 +14,9 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/appliance"
-	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tensor"
 	"github.com/inferd/inferd/inference/tfrt"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // idleRate is the requests per second of the idle figure.
@@ -29,19 +28,7 @@ func bareHTTP(args []string) error {
 	if err != nil {
 		return err
 	}
-	found, err := tfrt.Find(os.Getenv("LIBTENSORFLOW"))
-	if err != nil {
-		return err
-	}
-	rt, err := tfrt.Open(found.Path)
-	if err != nil {
-		return err
-	}
-	info, err := savedmodel.Read(args[0], []string{"serve"})
-	if err != nil {
-		return err
-	}
-	m, err := rt.Load(args[0], tfrt.Options{})
+	m, sig, err := measure.LoadBare(args[0], tfrt.Options{})
 	if err != nil {
 		return err
 	}
@@ -53,7 +40,7 @@ func bareHTTP(args []string) error {
 	if err != nil {
 		return err
 	}
-	sig, answer := info.Signatures[inference.DefaultSignature], []byte(strings.Repeat("x", size))
+	answer := []byte(strings.Repeat("x", size))
 	go func() {
 		_ = appliance.HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
@@ -105,11 +92,11 @@ func (b *bench) latency() error {
 	defer bare.stop()
 	took := func(s *server) func() (float64, error) {
 		return func() (float64, error) {
-			rate, err := drive(1, b.each, httpCaller(s.http, restPath, body))
+			rate, err := measure.Drive(1, b.each, measure.HTTPCaller(s.http, restPath, body))
 			return 1e6 / rate, err
 		}
 	}
-	r, err := pairs("REST predict, small model, one connection: latency / bare run", "us", 1.3, b.n, took(s), took(bare))
+	r, err := measure.Pairs("REST predict, small model, one connection: latency / bare run", "us", 1.3, b.n, took(s), took(bare))
 	if err != nil {
 		return err
 	}
@@ -127,21 +114,21 @@ func (b *bench) idle() error {
 	defer s.stop()
 	defer bare.stop()
 	share := func(s *server) (float64, error) {
-		call, done, err := httpCaller(s.http, restPath, body)(0)
+		call, done, err := measure.HTTPCaller(s.http, restPath, body)(0)
 		if err != nil {
 			return 0, err
 		}
 		defer done()
 		tick := time.NewTicker(time.Second / idleRate)
 		defer tick.Stop()
-		before, began := treeCPU(s.cmd.Process.Pid), time.Now()
+		before, began := measure.TreeCPU(s.cmd.Process.Pid), time.Now()
 		for time.Since(began) < b.each {
 			<-tick.C
 			if err := call(); err != nil {
 				return 0, err
 			}
 		}
-		return 100 * (treeCPU(s.cmd.Process.Pid) - before) / time.Since(began).Seconds(), nil
+		return 100 * (measure.TreeCPU(s.cmd.Process.Pid) - before) / time.Since(began).Seconds(), nil
 	}
 	var more, all []float64
 	for range b.n {
@@ -155,7 +142,7 @@ func (b *bench) idle() error {
 		}
 		more, all = append(more, a-c), append(all, a)
 	}
-	verdict(fmt.Sprintf("core and worker at %d requests/s beyond bare TensorFlow", idleRate), median(more), 2, "% of a core")
-	fmt.Printf("  %.1f %% in all\n", median(all))
+	verdict(fmt.Sprintf("core and worker at %d requests/s beyond bare TensorFlow", idleRate), measure.Median(more), 2, "% of a core")
+	fmt.Printf("  %.1f %% in all\n", measure.Median(all))
 	return nil
 }

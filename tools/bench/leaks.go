@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // holdings are what must not grow over updates.
@@ -45,7 +47,7 @@ func held(core int) (h holdings) {
 
 func countTree(pid int) int {
 	n := 1
-	for _, c := range children(pid) {
+	for _, c := range measure.Children(pid) {
 		n += countTree(c)
 	}
 	return n

@@ -26,6 +26,7 @@ import (
 
 	"github.com/inferd/inferd/appliance"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // quiet keeps TensorFlow's notes, where it runs in the measured process itself, out of the figures.
@@ -144,10 +145,10 @@ type server struct {
 }
 
 // rate drives the server and books the processor time that it took.
-func (s *server) rate(n int, d time.Duration, open caller) (float64, error) {
-	before := treeCPU(s.cmd.Process.Pid)
-	rate, err := drive(n, d, open)
-	s.cpu += treeCPU(s.cmd.Process.Pid) - before
+func (s *server) rate(n int, d time.Duration, open measure.Caller) (float64, error) {
+	before := measure.TreeCPU(s.cmd.Process.Pid)
+	rate, err := measure.Drive(n, d, open)
+	s.cpu += measure.TreeCPU(s.cmd.Process.Pid) - before
 	s.calls += rate * d.Seconds()
 	return rate, err
 }

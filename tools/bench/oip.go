@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 const (
@@ -53,7 +54,7 @@ func (b *bench) oip() error {
 	if err != nil || resp.StatusCode != http.StatusOK || len(answer) < 12 {
 		return fmt.Errorf("%s: %s %w", resp.Status, answer, err)
 	}
-	theirs, err := ask(s.grpc, predict, msg)
+	theirs, err := measure.Ask(s.grpc, predict, msg)
 	if err != nil {
 		return err
 	}
@@ -63,11 +64,11 @@ func (b *bench) oip() error {
 
 	for _, n := range []int{1, 8, connections} {
 		over, under := *s, *s // each side's share of the one server's time
-		r, err := pairs(fmt.Sprintf("v2 binary / gRPC tensor_content, 150 KB, %d connections", n), "calls/s", oipBound, b.n,
+		r, err := measure.Pairs(fmt.Sprintf("v2 binary / gRPC tensor_content, 150 KB, %d connections", n), "calls/s", oipBound, b.n,
 			func() (float64, error) {
-				return over.rate(n, b.each, httpCaller(s.http, path, body, header+": "+strconv.Itoa(len(head))))
+				return over.rate(n, b.each, measure.HTTPCaller(s.http, path, body, header+": "+strconv.Itoa(len(head))))
 			},
-			func() (float64, error) { return under.rate(n, b.each, grpcCaller(s.grpc, predict, msg)) })
+			func() (float64, error) { return under.rate(n, b.each, measure.GRPCCaller(s.grpc, predict, msg)) })
 		if err != nil {
 			return err
 		}

@@ -45,16 +45,16 @@ func (b *bench) oipStream() error {
 		return near(floats(got.InferResponse.RawOutputContents[0]), want)
 	}
 	stream := func() (float64, error) {
-		before := treeCPU(s.cmd.Process.Pid)
+		before := measure.TreeCPU(s.cmd.Process.Pid)
 		rate, err := measure.StreamRate(s.grpc, streamMethod, msg, inFlight, b.each, look)
-		s.cpu += treeCPU(s.cmd.Process.Pid) - before
+		s.cpu += measure.TreeCPU(s.cmd.Process.Pid) - before
 		s.calls += rate * b.each.Seconds()
 		return rate, err
 	}
 	single := *s // its processor time is counted apart
-	r, err := pairs("ModelStreamInfer, small model, 64 in flight / ModelInfer, 64 calls", "calls/s", 1.2, b.n, stream,
+	r, err := measure.Pairs("ModelStreamInfer, small model, 64 in flight / ModelInfer, 64 calls", "calls/s", 1.2, b.n, stream,
 		func() (float64, error) {
-			return single.rate(connections, b.each, lightCaller(s.grpc, inferMethod, msg))
+			return single.rate(connections, b.each, measure.LightCaller(s.grpc, inferMethod, msg))
 		})
 	if err != nil {
 		return err

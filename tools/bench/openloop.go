@@ -7,11 +7,13 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // openLoop asks rate times a second for d, at times as in a Poisson process and the same ones for the same arguments, and returns how long each
 // answer took in milliseconds, counted from the time at which the question was due: one that is late because others were slow counts in full.
-func openLoop(rate float64, d time.Duration, open caller) ([]float64, error) {
+func openLoop(rate float64, d time.Duration, open measure.Caller) ([]float64, error) {
 	const most = 2000 // connections; more are never open at the loads that are measured
 	var (
 		wg   sync.WaitGroup

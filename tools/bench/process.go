@@ -19,6 +19,7 @@ import (
 	"github.com/inferd/inferd/inference"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 	"github.com/inferd/inferd/inference/tensor"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 // verdict prints a figure that is no ratio against its bound.
@@ -37,11 +38,11 @@ func (b *bench) atRest() error {
 	}
 	defer s.stop()
 	time.Sleep(5 * time.Second)
-	anon, err := procBytes(s.cmd.Process.Pid, "status", "RssAnon")
+	anon, err := measure.ProcBytes(s.cmd.Process.Pid, "status", "RssAnon")
 	if err != nil {
 		return err
 	}
-	shm, err := procBytes(s.cmd.Process.Pid, "status", "RssShmem")
+	shm, err := measure.ProcBytes(s.cmd.Process.Pid, "status", "RssShmem")
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ func (b *bench) fork() error {
 	if _, err := loadAndAsk(forked, b.smallDir()); err != nil { // the zygote is up afterwards
 		return err
 	}
-	r, err := pairs("forked worker / fresh process, load to first answer", "ms", 0.5, b.n,
+	r, err := measure.Pairs("forked worker / fresh process, load to first answer", "ms", 0.5, b.n,
 		func() (float64, error) { return loadAndAsk(forked, b.smallDir()) },
 		func() (float64, error) { return loadAndAsk(fresh, b.smallDir()) })
 	if err != nil {
@@ -107,21 +108,21 @@ func (b *bench) fork() error {
 	}
 	defer func() { _ = s.Close() }()
 	private := func(when string) error {
-		dirty, err := procBytes(forked.Workers()[0].PID, "smaps_rollup", "Private_Dirty")
+		dirty, err := measure.ProcBytes(forked.Workers()[0].PID, "smaps_rollup", "Private_Dirty")
 		if err == nil {
 			verdict("forked worker with the small model, private memory "+when, float64(dirty)/1e6, 20, "MB")
 		}
 		return err
 	}
 	one := smallCall(s, v, func(i int) float32 { return float32(i) / 32 })
-	if _, err := drive(1, b.each, one); err != nil {
+	if _, err := measure.Drive(1, b.each, one); err != nil {
 		return err
 	}
 	if err := private("after one caller"); err != nil {
 		return err
 	}
 	// TensorFlow keeps compiled kernels and buffers for each batch size that it has met, in each thread.
-	if _, err := drive(connections, b.each, one); err != nil {
+	if _, err := measure.Drive(connections, b.each, one); err != nil {
 		return err
 	}
 	return private(fmt.Sprintf("after %d callers", connections))
@@ -173,9 +174,9 @@ func (b *bench) denormals() error {
 	}
 	defer func() { _ = s.Close() }()
 	rate := func(value func(int) float32) func() (float64, error) {
-		return func() (float64, error) { return drive(8, b.each, smallCall(s, v, value)) }
+		return func() (float64, error) { return measure.Drive(8, b.each, smallCall(s, v, value)) }
 	}
-	r, err := pairs("small model, denormal inputs / ordinary ones", "calls/s", 0.9, b.n,
+	r, err := measure.Pairs("small model, denormal inputs / ordinary ones", "calls/s", 0.9, b.n,
 		rate(func(int) float32 { return 1e-39 }), rate(func(i int) float32 { return float32(i) / 32 }))
 	if err != nil {
 		return err
@@ -205,13 +206,13 @@ func (b *bench) isolation() error {
 			return err
 		}
 	}
-	if err := b.compare("isolation version / none, small model, gRPC, 64 connections", 0.95, version, none, func(s *server) caller {
-		return lightCaller(s.grpc, predict, msg)
+	if err := b.compare("isolation version / none, small model, gRPC, 64 connections", 0.95, version, none, func(s *server) measure.Caller {
+		return measure.LightCaller(s.grpc, predict, msg)
 	}); err != nil {
 		return err
 	}
-	return b.compare("isolation version / none, small model, REST, 64 connections", 0.95, version, none, func(s *server) caller {
-		return httpCaller(s.http, restPath, body)
+	return b.compare("isolation version / none, small model, REST, 64 connections", 0.95, version, none, func(s *server) measure.Caller {
+		return measure.HTTPCaller(s.http, restPath, body)
 	})
 }
 
@@ -241,7 +242,7 @@ func (b *bench) swaps() error {
 	var last atomic.Pointer[error]
 	var wg sync.WaitGroup
 	for range 8 {
-		call, done, err := httpCaller(s.http, restPath, body)(0)
+		call, done, err := measure.HTTPCaller(s.http, restPath, body)(0)
 		if err != nil {
 			return err
 		}
@@ -274,7 +275,7 @@ func (b *bench) swaps() error {
 			break
 		}
 		time.Sleep(settle)
-		all, own := treePSS(s.cmd.Process.Pid)
+		all, own := measure.TreePSS(s.cmd.Process.Pid)
 		memory, owned = append(memory, float64(all)/1e6), append(owned, float64(own)/1e6)
 		holds = append(holds, held(s.cmd.Process.Pid))
 		fmt.Printf("  swap %2d: %.1f MB, %.1f MB of it no file's; %+v\n", i+1, memory[i], owned[i], holds[i])
@@ -289,7 +290,7 @@ func (b *bench) swaps() error {
 	}
 	third := count / 3
 	for name, m := range map[string][]float64{"PSS": memory, "PSS without files": owned} {
-		first, end := median(m[:third]), median(m[count-third:])
+		first, end := measure.Median(m[:third]), measure.Median(m[count-third:])
 		verdict(fmt.Sprintf("%s after %d swaps, %d requests, none failed", name, count, asked.Load()), end, first*1.05+8, "MB")
 	}
 	judge(holds)

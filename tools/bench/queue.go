@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/inferd/inferd/storage"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 const (
@@ -214,13 +215,13 @@ func (b *bench) queue() error {
 		bound float64
 		open  func(string) (submitter, func() error, error)
 	}{{"durable submits of 1 KB, 64 clients / a bare loop", 0.6, openBareLoop}, {"durable submits of 1 KB, 64 clients / Batch", 2, openBareBatch}} {
-		r, err := pairs(c.name, "jobs/s", c.bound, b.n, ours, b.onFile(submitters, c.open))
+		r, err := measure.Pairs(c.name, "jobs/s", c.bound, b.n, ours, b.onFile(submitters, c.open))
 		if err != nil {
 			return err
 		}
 		fmt.Println(r.Report())
 	}
-	r, err := pairs("durable submit of 1 KB, 1 client / one Update: latency", "us", 1.5, b.n, inverse(b.onFile(1, openQueue)), inverse(b.onFile(1, openBareUpdate)))
+	r, err := measure.Pairs("durable submit of 1 KB, 1 client / one Update: latency", "us", 1.5, b.n, inverse(b.onFile(1, openQueue)), inverse(b.onFile(1, openBareUpdate)))
 	if err != nil {
 		return err
 	}
@@ -377,13 +378,13 @@ func (b *bench) million() error {
 			return err
 		}
 	}
-	fmt.Printf("%-58s %.2f s, median of %.2f%s\n", "opening it", median(opened), opened, outcome("under 2", median(opened) < 2))
+	fmt.Printf("%-58s %.2f s, median of %.2f%s\n", "opening it", measure.Median(opened), opened, outcome("under 2", measure.Median(opened) < 2))
 	if q, err = storage.OpenQueue(path, boundless); err != nil {
 		return err
 	}
 	defer func() { _ = q.Close() }()
 	full := func() (float64, error) { return from(submitters, b.each, appendTo(q)) }
-	r, err := pairs("durable submits, 1,000,000 queued / an empty queue", "jobs/s", 0.8, b.n, full, b.onFile(submitters, openQueue))
+	r, err := measure.Pairs("durable submits, 1,000,000 queued / an empty queue", "jobs/s", 0.8, b.n, full, b.onFile(submitters, openQueue))
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/inferd/inferd/tools/measure"
 )
 
 const (
@@ -127,7 +129,7 @@ func rawFrames(n int, data []byte) [][]byte {
 
 // streamRate keeps as many requests in flight as there are frames, and returns answers per second.
 func streamRate(s *server, frames [][]byte, d time.Duration) (float64, error) {
-	before := treeCPU(s.cmd.Process.Pid)
+	before := measure.TreeCPU(s.cmd.Process.Pid)
 	c, err := openStream(s.http, frames)
 	if err != nil {
 		return 0, err
@@ -172,7 +174,7 @@ func streamRate(s *server, frames [][]byte, d time.Duration) (float64, error) {
 		waiting = append(waiting, number(answer, `"id":"`))
 	}
 	rate := float64(count) / time.Since(began).Seconds()
-	s.cpu += treeCPU(s.cmd.Process.Pid) - before
+	s.cpu += measure.TreeCPU(s.cmd.Process.Pid) - before
 	s.calls += rate * d.Seconds()
 	return rate, nil
 }
@@ -216,7 +218,9 @@ func (b *bench) stream() error {
 	defer n.stop()
 	defer s.stop()
 	rest := func(conns int) func() (float64, error) {
-		return func() (float64, error) { return drive(conns, b.each, httpCaller(s.http, restPath, body)) }
+		return func() (float64, error) {
+			return measure.Drive(conns, b.each, measure.HTTPCaller(s.http, restPath, body))
+		}
 	}
 	ws := func(frames [][]byte) func() (float64, error) {
 		return func() (float64, error) { return streamRate(s, frames, b.each) }
@@ -228,7 +232,7 @@ func (b *bench) stream() error {
 		frames [][]byte
 	}{{"stream, small model, 1 connection, 64 in flight / REST, 64 connections", 1.5, textFrames(inFlight, body)},
 		{"the same with raw tensors in binary frames", 0, rawFrames(inFlight, data)}} {
-		r, err := pairs(c.name, "calls/s", c.bound, b.n, ws(c.frames), rest(connections))
+		r, err := measure.Pairs(c.name, "calls/s", c.bound, b.n, ws(c.frames), rest(connections))
 		if err != nil {
 			return err
 		}
@@ -240,7 +244,7 @@ func (b *bench) stream() error {
 			return 1e6 / rate, err
 		}
 	}
-	r, err := pairs("stream, small model, 1 in flight / REST, 1 connection: latency", "us", 0.7, b.n, invert(ws(textFrames(1, body))), invert(rest(1)))
+	r, err := measure.Pairs("stream, small model, 1 in flight / REST, 1 connection: latency", "us", 0.7, b.n, invert(ws(textFrames(1, body))), invert(rest(1)))
 	if err != nil {
 		return err
 	}
@@ -248,8 +252,8 @@ func (b *bench) stream() error {
 	fmt.Println(r.Report())
 	// What of both is the way there and back, without a model.
 	ping := func() (float64, error) { return pingRate(s, b.each) }
-	if r, err = pairs("a ping answered by a pong / REST, a handler that does nothing: latency", "us", 0, b.n, invert(ping),
-		invert(func() (float64, error) { return drive(1, b.each, httpCaller(n.http, restPath, body)) })); err != nil {
+	if r, err = measure.Pairs("a ping answered by a pong / REST, a handler that does nothing: latency", "us", 0, b.n, invert(ping),
+		invert(func() (float64, error) { return measure.Drive(1, b.each, measure.HTTPCaller(n.http, restPath, body)) })); err != nil {
 		return err
 	}
 	fmt.Println(r.Report())

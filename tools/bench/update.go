@@ -15,6 +15,7 @@ import (
 
 	"github.com/inferd/inferd/appliance/control"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 const (
@@ -42,7 +43,7 @@ func (b *bench) serveBusy(models string) (*server, error) {
 			s.stop()
 			return nil, err
 		}
-		rate, err := drive(1, time.Second, httpCaller(s.http, busyPath, []byte(busyBody)))
+		rate, err := measure.Drive(1, time.Second, measure.HTTPCaller(s.http, busyPath, []byte(busyBody)))
 		if err == nil && rate <= 200 {
 			fmt.Printf("  the model that is watched: %.1f ms per run\n", 1000/rate)
 			return s, nil
@@ -164,8 +165,8 @@ func (b *bench) p99LoadOf(versus bool) error {
 		return err
 	}
 	defer s.stop()
-	ask := httpCaller(s.http, busyPath, []byte(busyBody))
-	capacity, err := drive(2*b.callers, 3*time.Second, ask)
+	ask := measure.HTTPCaller(s.http, busyPath, []byte(busyBody))
+	capacity, err := measure.Drive(2*b.callers, 3*time.Second, ask)
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (b *bench) p99LoadOf(versus bool) error {
 	window := max(b.each, 8*time.Second)
 	fmt.Printf("  capacity %.0f/s, so %.0f/s for %s per window; versions of %d MB load one after the other\n", capacity, capacity/2, window, denseMB)
 	var all [2][]float64
-	measure := func(side int) (float64, error) {
+	at := func(side int) (float64, error) {
 		took, err := openLoop(capacity/2, window, ask)
 		if err != nil {
 			return 0, err
@@ -188,13 +189,13 @@ func (b *bench) p99LoadOf(versus bool) error {
 		return quantile(took, 0.99), nil
 	}
 	loads := int64(0)
-	r, err := pairs("p99 while 100 MB versions load / without", "ms", 1.25, b.n,
+	r, err := measure.Pairs("p99 while 100 MB versions load / without", "ms", 1.25, b.n,
 		func() (float64, error) {
-			p99, n, err := c.during(func() (float64, error) { return measure(0) })
+			p99, n, err := c.during(func() (float64, error) { return at(0) })
 			loads += n
 			return p99, err
 		},
-		func() (float64, error) { return measure(1) })
+		func() (float64, error) { return at(1) })
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func (b *bench) p99LoadOf(versus bool) error {
 	}
 	fmt.Println(r.Report())
 	fmt.Printf("  p99 %.2f ms over %.2f ms; of all windows: p50 %.2f over %.2f, p99 %.2f over %.2f, worst %.1f over %.1f ms; %d versions went live\n",
-		median(r.A), median(r.B), quantile(all[0], 0.5), quantile(all[1], 0.5), quantile(all[0], 0.99), quantile(all[1], 0.99),
+		measure.Median(r.A), measure.Median(r.B), quantile(all[0], 0.5), quantile(all[1], 0.5), quantile(all[0], 0.99), quantile(all[1], 0.99),
 		quantile(all[0], 1), quantile(all[1], 1), loads)
 	return nil
 }

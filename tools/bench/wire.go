@@ -24,9 +24,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tensor"
 	"github.com/inferd/inferd/inference/tfrt"
+	"github.com/inferd/inferd/tools/measure"
 )
 
 const (
@@ -98,7 +98,7 @@ func checkSmall(s *server, body, msg []byte) (rest, grpc int, err error) {
 	if err := nearJSON(answer, want); err != nil {
 		return 0, 0, fmt.Errorf("REST: %w", err)
 	}
-	l, err := dialLight(s.grpc, predict, msg)
+	l, err := measure.DialLight(s.grpc, predict, msg)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -194,9 +194,9 @@ func (b *bench) small() (s, n *server, body, msg []byte, err error) {
 }
 
 // compare drives two servers in alternating pairs with the connections that open makes, and prints the figure.
-func (b *bench) compare(name string, bound float64, s, other *server, open func(*server) caller) error {
+func (b *bench) compare(name string, bound float64, s, other *server, open func(*server) measure.Caller) error {
 	s.cpu, s.calls, other.cpu, other.calls = 0, 0, 0, 0
-	r, err := pairs(name, "calls/s", bound, b.n,
+	r, err := measure.Pairs(name, "calls/s", bound, b.n,
 		func() (float64, error) { return s.rate(connections, b.each, open(s)) },
 		func() (float64, error) { return other.rate(connections, b.each, open(other)) })
 	if err != nil {
@@ -224,13 +224,13 @@ func (b *bench) against() error {
 	if err != nil {
 		return err
 	}
-	if err := b.compare("gRPC predict, small model, 64 connections / the other binary", 0, s, other, func(s *server) caller {
-		return lightCaller(s.grpc, predict, msg)
+	if err := b.compare("gRPC predict, small model, 64 connections / the other binary", 0, s, other, func(s *server) measure.Caller {
+		return measure.LightCaller(s.grpc, predict, msg)
 	}); err != nil {
 		return err
 	}
-	return b.compare("REST predict, small model, 64 connections / the other binary", 0, s, other, func(s *server) caller {
-		return httpCaller(s.http, restPath, body)
+	return b.compare("REST predict, small model, 64 connections / the other binary", 0, s, other, func(s *server) measure.Caller {
+		return measure.HTTPCaller(s.http, restPath, body)
 	})
 }
 
@@ -241,8 +241,8 @@ func (b *bench) rest() error {
 	}
 	defer s.stop()
 	defer n.stop()
-	return b.compare("REST predict, small model, 64 connections / no-op handler", 0.5, s, n, func(s *server) caller {
-		return httpCaller(s.http, restPath, body)
+	return b.compare("REST predict, small model, 64 connections / no-op handler", 0.5, s, n, func(s *server) measure.Caller {
+		return measure.HTTPCaller(s.http, restPath, body)
 	})
 }
 
@@ -253,8 +253,8 @@ func (b *bench) grpc() error {
 	}
 	defer s.stop()
 	defer n.stop()
-	return b.compare("gRPC predict, small model, 64 connections / no-op handler", 0.5, s, n, func(s *server) caller {
-		return lightCaller(s.grpc, predict, msg)
+	return b.compare("gRPC predict, small model, 64 connections / no-op handler", 0.5, s, n, func(s *server) measure.Caller {
+		return measure.LightCaller(s.grpc, predict, msg)
 	})
 }
 
@@ -286,23 +286,10 @@ func (b *bench) bare(args []string) error {
 	if err != nil {
 		return err
 	}
-	found, err := tfrt.Find(os.Getenv("LIBTENSORFLOW"))
+	m, sig, err := measure.LoadBare(args[0], tfrt.Options{})
 	if err != nil {
 		return err
 	}
-	rt, err := tfrt.Open(found.Path)
-	if err != nil {
-		return err
-	}
-	info, err := savedmodel.Read(args[0], []string{"serve"})
-	if err != nil {
-		return err
-	}
-	m, err := rt.Load(args[0], tfrt.Options{})
-	if err != nil {
-		return err
-	}
-	sig := info.Signatures[inference.DefaultSignature]
 	x, err := imageTensor(batch)
 	if err != nil {
 		return err
@@ -315,7 +302,7 @@ func (b *bench) bare(args []string) error {
 	if err != nil {
 		return err
 	}
-	rate, err := drive(b.callers, b.each, func(int) (func() error, func(), error) {
+	rate, err := measure.Drive(b.callers, b.each, func(int) (func() error, func(), error) {
 		return func() error {
 			_, err := m.Call(sig, []*tensor.Tensor{x}, []int{0}, func(int, *tensor.Tensor) error { return nil })
 			return err
@@ -367,8 +354,8 @@ func (b *bench) bestBare(dir string) (batch int, answer []float32, err error) {
 			}
 			rates, answer = append(rates, rate), a
 		}
-		fmt.Printf("  bare TF_SessionRun, %d callers, batch %2d: %.1f images/s\n", b.callers, size, median(rates))
-		if m := median(rates); m > best {
+		fmt.Printf("  bare TF_SessionRun, %d callers, batch %2d: %.1f images/s\n", b.callers, size, measure.Median(rates))
+		if m := measure.Median(rates); m > best {
 			batch, best = size, m
 		}
 	}
@@ -386,9 +373,9 @@ func (b *bench) mobilenet() error {
 	if err != nil {
 		return err
 	}
-	figure := func(name string, bound float64, open caller) error {
-		r, err := pairs(fmt.Sprintf("MobileNetV2 %s / bare, batch %d", name, best), "images/s", bound, b.n,
-			func() (float64, error) { return drive(clients, b.each, open) },
+	figure := func(name string, bound float64, open measure.Caller) error {
+		r, err := measure.Pairs(fmt.Sprintf("MobileNetV2 %s / bare, batch %d", name, best), "images/s", bound, b.n,
+			func() (float64, error) { return measure.Drive(clients, b.each, open) },
 			func() (float64, error) { rate, _, err := b.bareRate(dir, best); return rate, err })
 		if err == nil {
 			fmt.Println(r.Report())
@@ -407,14 +394,14 @@ func (b *bench) mobilenet() error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask(s.grpc, predict, msg)
+	answer, err := measure.Ask(s.grpc, predict, msg)
 	if err == nil {
 		err = nearProto(answer, "probs", want)
 	}
 	if err != nil {
 		return err
 	}
-	if err := figure("over gRPC tensor_content, 16 connections", 0.85, grpcCaller(s.grpc, predict, msg)); err != nil {
+	if err := figure("over gRPC tensor_content, 16 connections", 0.85, measure.GRPCCaller(s.grpc, predict, msg)); err != nil {
 		return err
 	}
 	const path = "/v1/models/mobilenet:predict"
@@ -428,14 +415,14 @@ func (b *bench) mobilenet() error {
 	if err != nil {
 		return err
 	}
-	return figure("over JSON, 16 connections", 0, httpCaller(s.http, path, body))
+	return figure("over JSON, 16 connections", 0, measure.HTTPCaller(s.http, path, body))
 }
 
 // clients is the number of callers of MobileNetV2.
 const clients = 16
 
 // atServable measures batcher, rings and worker, without a wire.
-func (b *bench) atServable(dir string, want []float32, figure func(string, float64, caller) error) error {
+func (b *bench) atServable(dir string, want []float32, figure func(string, float64, measure.Caller) error) error {
 	t, err := b.trial(true)
 	if err != nil {
 		return err

@@ -95,35 +95,43 @@ func (l *Light) Call() error {
 	}
 	l.Answer, l.status, l.text = l.Answer[:0], "", ""
 	for {
-		frame, err := l.framer.ReadFrame()
+		ended, err := l.frame()
 		if err != nil {
 			return err
 		}
-		switch f := frame.(type) {
-		case *http2.SettingsFrame:
-			if !f.IsAck() {
-				err = l.framer.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			if !f.IsAck() {
-				if err = l.framer.WritePing(true, f.Data); err == nil {
-					err = l.w.Flush()
-				}
-			}
-		case *http2.DataFrame:
-			l.unacked += f.Length
-			l.Answer = append(l.Answer, f.Data()...)
-		case *http2.HeadersFrame:
-			if _, err = l.decoder.Write(f.HeaderBlockFragment()); err == nil && f.StreamEnded() {
-				return l.end()
-			}
-		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
-			err = fmt.Errorf("the server ended the call: %v", f)
-		}
-		if err != nil {
-			return err
+		if ended {
+			return l.end()
 		}
 	}
+}
+
+// frame takes one frame: it answers what is the connection's, adds to l.Answer what is the call's, and reports whether the call has ended.
+func (l *Light) frame() (ended bool, err error) {
+	frame, err := l.framer.ReadFrame()
+	if err != nil {
+		return false, err
+	}
+	switch f := frame.(type) {
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			err = l.framer.WriteSettingsAck()
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			if err = l.framer.WritePing(true, f.Data); err == nil {
+				err = l.w.Flush()
+			}
+		}
+	case *http2.DataFrame:
+		l.unacked += f.Length
+		l.Answer = append(l.Answer, f.Data()...)
+	case *http2.HeadersFrame:
+		_, err = l.decoder.Write(f.HeaderBlockFragment())
+		ended = f.StreamEnded()
+	case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+		err = fmt.Errorf("the server ended the call: %v", f)
+	}
+	return ended, err
 }
 
 // Close closes the connection.

@@ -49,7 +49,11 @@ func StreamRate(address, method string, message []byte, inFlight int, d time.Dur
 				return 0, err
 			}
 		}
-		if err := l.streamFrame(); err != nil {
+		ended, err := l.frame()
+		if err == nil && ended {
+			err = fmt.Errorf("the stream ended with gRPC status %q: %s", l.status, l.text)
+		}
+		if err != nil {
 			return 0, err
 		}
 		for len(l.Answer) >= 5 {
@@ -66,34 +70,4 @@ func StreamRate(address, method string, message []byte, inFlight int, d time.Dur
 			count, owed = count+1, owed+1
 		}
 	}
-}
-
-// streamFrame takes one frame, and adds to l.Answer what of messages is in it.
-func (l *Light) streamFrame() error {
-	frame, err := l.framer.ReadFrame()
-	if err != nil {
-		return err
-	}
-	switch f := frame.(type) {
-	case *http2.SettingsFrame:
-		if !f.IsAck() {
-			err = l.framer.WriteSettingsAck()
-		}
-	case *http2.PingFrame:
-		if !f.IsAck() {
-			if err = l.framer.WritePing(true, f.Data); err == nil {
-				err = l.w.Flush()
-			}
-		}
-	case *http2.DataFrame:
-		l.unacked += f.Length
-		l.Answer = append(l.Answer, f.Data()...)
-	case *http2.HeadersFrame:
-		if _, err = l.decoder.Write(f.HeaderBlockFragment()); err == nil && f.StreamEnded() {
-			err = fmt.Errorf("the stream ended with gRPC status %q: %s", l.status, l.text)
-		}
-	case *http2.RSTStreamFrame, *http2.GoAwayFrame:
-		err = fmt.Errorf("the server ended the stream: %v", f)
-	}
-	return err
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/tensor"
 	"github.com/inferd/inferd/inference/tfrt"
 	"github.com/inferd/inferd/tools/measure"
@@ -114,23 +113,10 @@ func bare(args []string) error {
 	if err != nil {
 		return err
 	}
-	found, err := tfrt.Find(os.Getenv("LIBTENSORFLOW"))
+	loaded, sig, err := measure.LoadBare(m.dir(), tfrt.Options{IntraOpThreads: intra, InterOpThreads: inter})
 	if err != nil {
 		return err
 	}
-	rt, err := tfrt.Open(found.Path)
-	if err != nil {
-		return err
-	}
-	info, err := savedmodel.Read(m.dir(), []string{"serve"})
-	if err != nil {
-		return err
-	}
-	loaded, err := rt.Load(m.dir(), tfrt.Options{IntraOpThreads: intra, InterOpThreads: inter})
-	if err != nil {
-		return err
-	}
-	sig := info.Signatures[inference.DefaultSignature]
 	order := outputOrder(sig, m)
 	all, err := m.tensor(0, m.Rows)
 	if err != nil {
