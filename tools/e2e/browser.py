@@ -24,24 +24,14 @@ import urllib.request
 
 from websockets.sync.client import connect
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+import checks
+from checks import ROOT, check, finish
+
 sys.path.insert(0, str(ROOT / "clients" / "python" / "tests"))
 from conftest import Daemon  # noqa: E402  the same appliance as the Python client's tests have
 
 PAGE = ROOT / "clients" / "browser" / "index.html"
 PATIENCE = 90.0
-passed = 0
-failed = []
-
-
-def check(what, got, want):
-    """Counts one comparison and prints it when it is wrong."""
-    global passed
-    if got == want:
-        passed += 1
-    else:
-        failed.append(what)
-        print(f"FAIL {what}\n  got  {got!r}\n  want {want!r}")
 
 
 class Browser:
@@ -209,11 +199,10 @@ def main():
         check("a page of at most 200 lines", PAGE.read_text().count("\n") <= 200, True)
     finally:
         browser.close()
-        if failed and (folder / "log").exists():
+        if checks.failed and (folder / "log").exists():
             print((folder / "log").read_text()[-6000:])
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{passed} passed, {len(failed)} failed")
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 if __name__ == "__main__":

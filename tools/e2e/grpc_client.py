@@ -31,19 +31,9 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis import regression_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from checks import check, finish
+
 TIMEOUT = 30  # seconds, for calls that must answer
-passed = 0
-failed = 0
-
-
-def check(what, got, want):
-    """Counts one comparison and prints it when it is wrong."""
-    global passed, failed
-    if got == want:
-        passed += 1
-        return
-    failed += 1
-    print(f"FAIL {what}\n  got  {got!r}\n  want {want!r}")
 
 
 def check_near(what, got, want, tolerance=1e-4):
@@ -324,8 +314,7 @@ def main():
             part()
         except grpc.RpcError as e:  # an answer was wanted; the other parts are still worth knowing
             check("a call that must answer", f"{e.code()} {e.details()}", "an answer")
-    print(f"gRPC: {passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    finish("gRPC: ")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,26 +19,10 @@ import time
 
 import requests
 
+import checks
+from checks import ROOT, check, finish, free_port
+
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-passed = 0
-failed = []
-
-
-def check(what, got, want):
-    """Counts one comparison and prints it when it is wrong."""
-    global passed
-    if got == want:
-        passed += 1
-    else:
-        failed.append(what)
-        print(f"FAIL {what}\n  got  {got!r}\n  want {want!r}")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Server:
@@ -232,12 +215,11 @@ def main():
         polled(server.base, work / "tfs.log", config, models)
         server.end("tensorflow_model_server")
     finally:
-        if failed:
+        if checks.failed:
             for log in work.glob("*.log"):
                 print(f"---- {log.name}\n{log.read_text(encoding='utf-8')[-6000:]}")
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{passed} passed, {len(failed)} failed")
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 if __name__ == "__main__":

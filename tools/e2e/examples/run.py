@@ -9,14 +9,8 @@ what is wrong in every way. Every request is logged, and the log is read with Te
 
 import os
 import pathlib
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -32,19 +26,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis import regression_pb2
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from checks import Inferd, check, finish, free_port  # noqa: E402
+
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
-passed = 0
-failed = 0
-
-
-def check(what, got, want):
-    global passed, failed
-    if got == want:
-        passed += 1
-    else:
-        failed += 1
-        print(f"FAIL {what}\n  got  {got!r}\n  want {want!r}")
 
 
 def example(**features):
@@ -236,50 +221,29 @@ def logged(folder, reference, dropped):
 
 
 def main():
-    binary, runtime = os.path.abspath(sys.argv[1]), os.environ["LIBTENSORFLOW"]
-    work = pathlib.Path(tempfile.mkdtemp(prefix="inferd-examples-"))
-    log = work / "serve.log"
-    try:
-        subprocess.run(["go", "run", "./tools/makemodels", "-o", str(work / "models"), "examples"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        ports = []
-        for _ in range(2):
-            with socket.socket() as s:
-                s.bind(("127.0.0.1", 0))
-                ports.append(s.getsockname()[1])
-        base = f"http://127.0.0.1:{ports[0]}"
-        with open(log, "w", encoding="utf-8") as out:
-            config = work / "inferd.yaml"
-            config.write_text("defaults:\n  request_log: {rate: 1, format: tfrecord, payloads: true}\n", encoding="utf-8")
-            server = subprocess.Popen([binary, "serve", "--config", str(config), "--models-dir", str(work / "models"), "--runtime", runtime, "--state-dir", str(work / "state"),
-                                       "--listen.control", str(work / "control.sock"), "--http", f"127.0.0.1:{ports[0]}", "--grpc", f"127.0.0.1:{ports[1]}"],
-                                      stdout=out, stderr=subprocess.STDOUT)
+    http, port = free_port(), free_port()
+    base = f"http://127.0.0.1:{http}"
+    with Inferd(sys.argv[1], ["examples"], "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{port}",
+                "--defaults.request_log.rate=1", "--defaults.request_log.format=tfrecord", "--defaults.request_log.payloads") as server:
+
+        def ready():
             try:
-                end = time.monotonic() + 60
-                while time.monotonic() < end and server.poll() is None:
-                    try:
-                        if requests.get(base + "/readyz", timeout=5).status_code == 200:
-                            break
-                    except requests.ConnectionError:
-                        pass
-                    time.sleep(0.05)
-                with grpc.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
-                    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                    reference = Reference(str(work / "models" / "examples" / "1"))
-                    good(stub, base, reference)
-                    bad(channel, stub, base)
-                    together(stub, base)
-                dropped = sum(int(float(line.split()[-1])) for line in requests.get(base + "/metrics", timeout=10).text.splitlines()
-                              if line.startswith("inferd_request_log_dropped_total"))
-            finally:
-                server.send_signal(signal.SIGTERM)
-                check("exit code after SIGTERM", server.wait(timeout=40), 0)
-        logged(work / "state" / "requests" / "examples", reference, dropped)
-        if failed:
-            print(log.read_text(encoding="utf-8")[-4000:])
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+                return requests.get(base + "/readyz", timeout=5).status_code == 200
+            except requests.ConnectionError:
+                return False
+
+        server.until("it is ready", ready)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            reference = Reference(str(server.models / "examples" / "1"))
+            good(stub, base, reference)
+            bad(channel, stub, base)
+            together(stub, base)
+        dropped = sum(int(float(line.split()[-1])) for line in requests.get(base + "/metrics", timeout=10).text.splitlines()
+                      if line.startswith("inferd_request_log_dropped_total"))
+        server.end()
+        logged(server.work / "state" / "requests" / "examples", reference, dropped)
+    finish()
 
 
 if __name__ == "__main__":

@@ -9,51 +9,23 @@ documents are validated by openapi.json beside this file, which was written from
 
 import asyncio
 import json
-import os
 import pathlib
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
 
 import jsonschema
-import ml_dtypes
 import numpy as np
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent.parent
+sys.path.insert(0, str(HERE.parent))
+from checks import Inferd, check, finish, free_port  # noqa: E402
+from datatypes import TYPES  # noqa: E402
+
 OPENAPI = json.loads((HERE / "openapi.json").read_text(encoding="utf-8"))
-# Which of the test models has which datatype, and values of it.
-TYPES = {
-    "bool": ("BOOL", np.array([True, False, True])),
-    "uint8": ("UINT8", np.array([0, 1, 255], np.uint8)), "uint16": ("UINT16", np.array([0, 1, 65535], np.uint16)),
-    "uint32": ("UINT32", np.array([0, 1, 2**32 - 1], np.uint32)), "uint64": ("UINT64", np.array([0, 1, 2**64 - 1], np.uint64)),
-    "int8": ("INT8", np.array([-128, 0, 127], np.int8)), "int16": ("INT16", np.array([-2**15, 0, 2**15 - 1], np.int16)),
-    "int32": ("INT32", np.array([-2**31, 0, 2**31 - 1], np.int32)), "int64": ("INT64", np.array([-2**63, 0, 2**63 - 1], np.int64)),
-    "half": ("FP16", np.array([0.5, -2, 65504], np.float16)), "float": ("FP32", np.array([0.1, -2, 3e38], np.float32)),
-    "double": ("FP64", np.array([0.1, -2, 1e300])), "bfloat16": ("BF16", np.array([0.5, -2, 3], ml_dtypes.bfloat16)),
-    "string": ("BYTES", np.array([b"", "h\u00e9llo".encode(), b"x" * 1000], np.object_)),
-}
-passed = 0
-failed = []
-
-
-def check(what, got, want):
-    """Counts one comparison and prints it when it is wrong."""
-    global passed
-    if got == want:
-        passed += 1
-    else:
-        failed.append(what)
-        print(f"FAIL {what}\n  got  {got!r}\n  want {want!r}")
 
 
 def valid(what, schema, document):
@@ -250,51 +222,25 @@ def documents(base):
     check("no such path", ask(base, "GET", "/v2/models/{MODEL}", model="")[0], 404)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def main():
-    binary, runtime = os.path.abspath(sys.argv[1]), os.environ["LIBTENSORFLOW"]
-    work = pathlib.Path(tempfile.mkdtemp(prefix="inferd-oip-"))
-    models, log = work / "models", work / "serve.log"
-    subprocess.run(["go", "run", "./tools/makemodels", "-o", str(models), "half_plus_two", "two_inputs", "strings", "counter", *("identity_" + t for t in TYPES)],
-                   cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     url = f"127.0.0.1:{free_port()}"
-    with open(log, "w", encoding="utf-8") as out:
-        server = subprocess.Popen([binary, "serve", "--models-dir", str(models), "--runtime", runtime, "--state-dir", str(work / "state"), "--listen.control", str(work / "c.sock"),
-                                   "--updater.settle_time", "300ms", "--http", url, "--grpc", ""], stdout=out, stderr=subprocess.STDOUT)
-    try:
+    models = ["half_plus_two", "two_inputs", "strings", "counter", *("identity_" + t for t in TYPES)]
+    with Inferd(sys.argv[1], models, "--http", url, "--grpc", "") as server:
         client = triton.InferenceServerClient(url)
-        end = time.monotonic() + 120
 
         def ready():
             try:
-                return client.is_server_ready() and len(client.get_model_repository_index()) == 4 + len(TYPES) and all(
-                    m.get("state") == "READY" for m in client.get_model_repository_index())
+                index = client.get_model_repository_index()
+                return client.is_server_ready() and len(index) == len(models) and all(m.get("state") == "READY" for m in index)
             except (OSError, InferenceServerException):
                 return False
 
-        while not ready():
-            if time.monotonic() > end or server.poll() is not None:
-                raise SystemExit(f"the models did not become ready; the log:\n{log.read_text(encoding='utf-8')}")
-            time.sleep(0.1)
+        server.until("the models are ready", ready)
         client.close()
         sync(url)
         asyncio.run(aio(url))
         documents("http://" + url)
-        server.send_signal(signal.SIGTERM)
-        check("exit code after SIGTERM", server.wait(timeout=40), 0)
-    finally:
-        if server.poll() is None:
-            server.kill()
-        if failed:
-            print(log.read_text(encoding="utf-8")[-4000:])
-        shutil.rmtree(work, ignore_errors=True)
-    print(f"{passed} passed, {len(failed)} failed")
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 if __name__ == "__main__":

@@ -13,16 +13,10 @@ import json
 import os
 import pathlib
 import queue
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 
 import grpc
-import ml_dtypes
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
@@ -30,33 +24,14 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent.parent
-# Which of the test models has which datatype, and values of it.
-TYPES = {
-    "bool": ("BOOL", np.array([True, False, True])),
-    "uint8": ("UINT8", np.array([0, 1, 255], np.uint8)), "uint16": ("UINT16", np.array([0, 1, 65535], np.uint16)),
-    "uint32": ("UINT32", np.array([0, 1, 2**32 - 1], np.uint32)), "uint64": ("UINT64", np.array([0, 1, 2**64 - 1], np.uint64)),
-    "int8": ("INT8", np.array([-128, 0, 127], np.int8)), "int16": ("INT16", np.array([-2**15, 0, 2**15 - 1], np.int16)),
-    "int32": ("INT32", np.array([-2**31, 0, 2**31 - 1], np.int32)), "int64": ("INT64", np.array([-2**63, 0, 2**63 - 1], np.int64)),
-    "half": ("FP16", np.array([0.5, -2, 65504], np.float16)), "float": ("FP32", np.array([0.1, -2, 3e38], np.float32)),
-    "double": ("FP64", np.array([0.1, -2, 1e300])), "bfloat16": ("BF16", np.array([0.5, -2, 3], ml_dtypes.bfloat16)),
-    "string": ("BYTES", np.array([b"", "h\u00e9llo".encode(), b"x" * 1000], np.object_)),
-}
+sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(HERE.parent / "oip"))
+from checks import Inferd, check, finish, free_port  # noqa: E402
+from datatypes import TYPES  # noqa: E402
+
 # The fields of contents, by datatype. FP16 and BF16 have none.
 CONTENTS = {"BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents", "INT64": "int64_contents", "UINT8": "uint_contents",
             "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
-passed = 0
-failed = []
-
-
-def check(what, got, want):
-    """Counts one comparison and prints it when it is wrong."""
-    global passed
-    if got == want:
-        passed += 1
-    else:
-        failed.append(what)
-        print(f"FAIL {what}\n  got  {got!r}\n  want {want!r}")
 
 
 def refused(what, status, text, call):
@@ -234,53 +209,27 @@ def grpcurl(binary, url):
     check("an error", (r.returncode != 0, "NotFound" in r.stderr), (True, True))
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def main():
-    binary, curl, runtime = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), os.environ["LIBTENSORFLOW"]
-    work = pathlib.Path(tempfile.mkdtemp(prefix="inferd-oipgrpc-"))
-    models, log = work / "models", work / "serve.log"
-    subprocess.run(["go", "run", "./tools/makemodels", "-o", str(models), "half_plus_two", "two_inputs", *("identity_" + t for t in TYPES)],
-                   cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    url = f"127.0.0.1:{free_port()}"
-    with open(log, "w", encoding="utf-8") as out:
-        server = subprocess.Popen([binary, "serve", "--models-dir", str(models), "--runtime", runtime, "--state-dir", str(work / "state"), "--listen.control", str(work / "c.sock"),
-                                   "--updater.settle_time", "300ms", "--grpc", url, "--http", ""], stdout=out, stderr=subprocess.STDOUT)
-    try:
+    curl, url = os.path.abspath(sys.argv[2]), f"127.0.0.1:{free_port()}"
+    models = ["half_plus_two", "two_inputs", *("identity_" + t for t in TYPES)]
+    with Inferd(sys.argv[1], models, "--grpc", url, "--http", "") as server:
         client = triton.InferenceServerClient(url)
-        end = time.monotonic() + 120
 
         def ready():
             try:
                 index = client.get_model_repository_index().models
-                return client.is_server_ready() and len(index) == 2 + len(TYPES) and all(m.state == "READY" for m in index)
+                return client.is_server_ready() and len(index) == len(models) and all(m.state == "READY" for m in index)
             except InferenceServerException:
                 return False
 
-        while not ready():
-            if time.monotonic() > end or server.poll() is not None:
-                raise SystemExit(f"the models did not become ready; the log:\n{log.read_text(encoding='utf-8')}")
-            time.sleep(0.1)
+        server.until("the models are ready", ready)
         client.close()
         sync(url)
         stream(url)
         asyncio.run(aio(url))
         stub(url)
         grpcurl(curl, url)
-        server.send_signal(signal.SIGTERM)
-        check("exit code after SIGTERM", server.wait(timeout=40), 0)
-    finally:
-        if server.poll() is None:
-            server.kill()
-        if failed:
-            print(log.read_text(encoding="utf-8")[-4000:])
-        shutil.rmtree(work, ignore_errors=True)
-    print(f"{passed} passed, {len(failed)} failed")
-    sys.exit(1 if failed else 0)
+    finish()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ import urllib.parse
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-import browser as drive  # noqa: E402  the browser that it drives
-from browser import ROOT, Browser, Daemon, check  # noqa: E402
+import checks  # noqa: E402
+from browser import Browser, Daemon  # noqa: E402  the browser that it drives
+from checks import ROOT, check, finish  # noqa: E402
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -102,11 +103,10 @@ def main():
     finally:
         browser.close()
         server.shutdown()
-        if drive.failed and (folder / "log").exists():
+        if checks.failed and (folder / "log").exists():
             print((folder / "log").read_text()[-6000:])
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{drive.passed} passed, {len(drive.failed)} failed")
-    sys.exit(1 if drive.failed else 0)
+    finish()
 
 
 if __name__ == "__main__":
