@@ -332,14 +332,18 @@ func (b *Batcher) estimate(c *call) (work, mean, most float64) {
 	}
 	fixed, row := cost.forecast()
 	rows := float64(c.rows)
-	with, limit := cost.rows, float64(b.limits.join)
-	if b.limits.share {
-		limit = float64(c.sig.most(b.limits.join, b.limits.target))
-	}
+	with := cost.rows
 	if g := b.groups[c.key]; g != nil {
 		with = max(with, float64(g.rows+c.rows))
 	}
-	if with = min(with, limit); with <= 2*cost.rows {
+	if with > 2*cost.rows { // else the limit, which is not for nothing, makes no difference
+		limit := b.limits.join
+		if b.limits.share {
+			limit = c.sig.most(limit, b.limits.target)
+		}
+		with = min(with, float64(limit))
+	}
+	if with <= 2*cost.rows {
 		// Runs will be as they were lately: then what rows took is known better than what of it was fixed.
 		work = rows * cost.took / cost.rows
 	} else {
