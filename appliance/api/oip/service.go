@@ -2,7 +2,6 @@
 package oip
 
 import (
-	"context"
 	"slices"
 	"strconv"
 
@@ -172,13 +171,4 @@ func (s *Service) Model(spec inference.Spec, signature string) (m *ModelMetadata
 		m.Versions = []string{strconv.FormatInt(v.Number, 10)}
 	}
 	return m, v.Number, nil
-}
-
-// Predict answers a request of which everything has been read.
-func (s *Service) Predict(ctx context.Context, h *inference.Handle, req *inference.Request) (*inference.Response, *inference.Error) {
-	resp, err := s.svc.Predict(ctx, h, req)
-	if err != nil {
-		return nil, inference.AsError(err)
-	}
-	return resp, nil
 }

@@ -94,6 +94,7 @@ func RawLen(t *tensor.Tensor) int64 {
 // AppendRaw writes the tensor's elements as [Raw] reads them.
 func AppendRaw(dst []byte, t *tensor.Tensor) []byte {
 	if t.DType != tensor.String {
+		tensor.CountCopy(len(t.Data))
 		return append(dst, t.Data...)
 	}
 	for _, s := range t.Strings {

@@ -78,7 +78,14 @@ func (s *server) each(ctx context.Context, h *inference.Handle, calls []*inferen
 	answers, errs := make([]*inference.Response, len(calls)), make([]error, len(calls))
 	var others sync.WaitGroup
 	for i := 1; i < len(calls); i++ {
-		others.Go(func() { answers[i], errs[i] = s.svc.Predict(ctx, h, calls[i]) })
+		others.Go(func() {
+			defer func() {
+				if p := recover(); p != nil { // a goroutine of its own has nobody above it
+					errs[i] = s.broke(p, h.Version().Model, h.Version().Number)
+				}
+			}()
+			answers[i], errs[i] = s.svc.Predict(ctx, h, calls[i])
+		})
 	}
 	answers[0], errs[0] = s.svc.Predict(ctx, h, calls[0])
 	others.Wait()

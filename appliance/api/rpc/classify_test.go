@@ -212,6 +212,29 @@ func TestTasksRunTogether(t *testing.T) {
 	}
 }
 
+// TestTaskThatPanics: each task but the first has a goroutine of its own, and its panic is the call's alone.
+func TestTaskThatPanics(t *testing.T) {
+	r := start(t, Options{})
+	y := info("scores", tensor.Float, -1, 2)
+	v := &inference.Version{Model: "m", Number: 3, Signatures: map[string]*inference.Signature{}}
+	for _, key := range []string{"good", "bad"} {
+		v.Signatures[key] = signature(key, []inference.TensorInfo{info("inputs", tensor.String, -1)}, []inference.TensorInfo{y})
+	}
+	r.publish(t, v, func(ctx context.Context, req *inference.Request) ([]*tensor.Tensor, error) {
+		if req.Signature.Key == "bad" {
+			panic("a fault of ours")
+		}
+		return estimator(ctx, req)
+	})
+	req := &pb.MultiInferenceRequest{Tasks: []*pb.InferenceTask{task("good", api.MethodClassify), task("bad", api.MethodClassify)}, Input: examples(feature("x", 1))}
+	for range 2 { // it goes on
+		err := r.conn.Invoke(t.Context(), "/tensorflow.serving.PredictionService/MultiInference", req, new(pb.MultiInferenceResponse))
+		if st := status.Convert(err); st.Code() != codes.Internal || !strings.Contains(st.Message(), "its log has the reason") {
+			t.Error(err)
+		}
+	}
+}
+
 // TestUnreadableExampleMessages: what is no message of the kind is refused before anything is asked.
 func TestUnreadableExampleMessages(t *testing.T) {
 	for _, kind := range []inference.RecordedKind{inference.RecordedClassify, inference.RecordedRegress, inference.RecordedMultiInference} {

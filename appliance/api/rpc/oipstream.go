@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,8 +139,7 @@ func (st *inferStream) read(in *inferCall) (ok bool) {
 	defer st.reading.Unlock()
 	defer func() {
 		if p := recover(); p != nil {
-			st.s.opts.Logger.Error("request handler panicked", "err", p, "stack", string(debug.Stack()))
-			st.over, st.failed = true, inference.Errorf(inference.Internal, "", "The appliance failed inside; its log has the reason.")
+			st.over, st.failed = true, st.s.broke(p, in.spec.Model, 0)
 			ok = false
 		}
 	}()

@@ -196,8 +196,7 @@ func (s *server) observed(protocol, word string, call func(*api.Observation) (an
 	o := api.Observation{Protocol: protocol, Method: word}
 	defer func() {
 		if p := recover(); p != nil {
-			s.opts.Logger.Error("request handler panicked", "err", p, "model", o.Model, "version", o.Version, "stack", string(debug.Stack()))
-			reply, err = nil, inference.Errorf(inference.Internal, "", "The appliance failed inside; its log has the reason.")
+			reply, err = nil, s.broke(p, o.Model, o.Version)
 		}
 		if err != nil {
 			e := asError(err)
@@ -208,6 +207,12 @@ func (s *server) observed(protocol, word string, call func(*api.Observation) (an
 		s.svc.Observe(o)
 	}()
 	return call(&o)
+}
+
+// broke is what a client is told of a panic that was recovered from; the log is told the rest.
+func (s *server) broke(p any, model string, version int64) *inference.Error {
+	s.opts.Logger.Error("request handler panicked", "err", p, "model", model, "version", version, "stack", string(debug.Stack()))
+	return inference.Errorf(inference.Internal, "", "The appliance failed inside; its log has the reason.")
 }
 
 // asError also understands what grpc itself answers when a message cannot be received: too large, not parsable, the client gone.

@@ -89,7 +89,7 @@ func utf8Only(b []byte) bool {
 }
 
 func FuzzPath(f *testing.F) {
-	for _, p := range []string{"/v2", "/v2/health/live", "/v2/models/m/versions/7/infer", "/v2/models/%2F/ready", "/v2/models/stats", "/v2/repository/models/m/load", "/v2//models//m", "/v2/models/%zz"} {
+	for _, p := range []string{"", "/health/live", "/models/m/versions/7/infer", "/models/%2F/ready", "/models/stats", "/repository/models/m/load", "//models//m", "/models/%zz"} {
 		f.Add("GET", p)
 		f.Add("POST", p)
 	}

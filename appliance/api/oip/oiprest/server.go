@@ -238,7 +238,7 @@ func (h *handler) control(s *scratch, w http.ResponseWriter, r *http.Request, to
 	return err
 }
 
-// local reports whether the request comes from this machine, and over a unix socket from an operator.
+// local reports whether the request comes from this machine, and over a unix socket from an operator. A web page's does not, wherever its browser runs.
 func (h *handler) local(r *http.Request, c *oip.Caller) bool {
 	if _, unix := r.Context().Value(http.LocalAddrContextKey).(*net.UnixAddr); unix {
 		p, known := access.PeerFrom(r.Context())
@@ -251,7 +251,7 @@ func (h *handler) local(r *http.Request, c *oip.Caller) bool {
 	if err == nil {
 		c.Name = at.Addr().String()
 	}
-	return err == nil && at.Addr().Unmap().IsLoopback()
+	return err == nil && at.Addr().Unmap().IsLoopback() && r.Header.Get("Origin") == ""
 }
 
 // asked is the body of a request to the repository.

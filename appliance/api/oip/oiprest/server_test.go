@@ -168,6 +168,10 @@ func TestRepository(t *testing.T) {
 			t.Errorf("%s %.40s: %d %s, want %d %s", c.path, c.body, resp.StatusCode, got, c.status, c.want)
 		}
 	}
+	callers, repo.err = oip.LocalCallers, nil
+	if resp, got := h.do(t, "POST", "/v2/repository/models/m/unload", "", "Origin", "http://elsewhere"); resp.StatusCode != 403 || !strings.Contains(got, "same machine only") {
+		t.Errorf("a web page: %d %s", resp.StatusCode, got)
+	}
 	if got := strings.Join(repo.asked, ", "); got != "load m by 127.0.0.1, unload m by 127.0.0.1, load no by 127.0.0.1" {
 		t.Error(got)
 	}
