@@ -42,6 +42,7 @@ type fitting struct {
 	space  tuning.Space
 	done   []tuning.Outcome
 	reason string
+	short  bool // something was left out for want of time or memory, and may be had another time
 
 	works []tuning.Work // whose answers are held against each other
 	want  [][]*tensor.Tensor
@@ -50,13 +51,13 @@ type fitting struct {
 
 func (s *fitting) left() time.Duration { return s.budget - time.Since(s.began) }
 
-func (s *fitting) record() *tuned {
+func (s *fitting) record(ctx context.Context) *tuned {
 	r := &tuned{
 		Key: s.way.key, Model: s.p.Candidate.Model.Name, Version: s.p.Candidate.Number, At: time.Now().Round(time.Second), Took: time.Since(s.began),
 		CPU: s.tuner.cpu.String(), Plain: s.space.Plain, Plan: tuning.Best(s.space, s.done), Tried: s.done, Reason: s.reason,
 	}
-	r.Runtime = runtimeName(s.using(context.Background()).library)
-	if slices.ContainsFunc(s.done, func(o tuning.Outcome) bool { return o.Verdict == tuning.Unclear }) {
+	r.Runtime = runtimeName(s.using(ctx).library)
+	if s.short || slices.ContainsFunc(s.done, func(o tuning.Outcome) bool { return o.Verdict == tuning.Unclear }) {
 		r.Tries = 1
 	}
 	return r
@@ -83,7 +84,7 @@ func (s *fitting) run(ctx context.Context) (inference.Runner, updater.Proof) {
 		}
 		o := tuning.Outcome{Axis: c.Axis, Plan: c.Plan, Against: tuning.Best(s.space, s.done), Verdict: tuning.Skipped, Reason: c.Skip}
 		if o.Reason == "" && s.left() < s.budget/10 {
-			o.Reason = fmt.Sprintf("the time for measuring, %v, was used up", s.budget.Round(100*time.Millisecond))
+			o.Reason, s.short = fmt.Sprintf("the time for measuring, %v, was used up", s.budget.Round(100*time.Millisecond)), true
 		}
 		if o.Reason != "" {
 			s.done = append(s.done, o)
@@ -93,7 +94,7 @@ func (s *fitting) run(ctx context.Context) (inference.Runner, updater.Proof) {
 		r, err := s.try(ctx, best, &o)
 		s.done = append(s.done, o)
 		if err != nil { // the plan that it was held against is no more
-			s.reason = err.Error()
+			s.reason, s.short = err.Error(), true
 			break
 		}
 		if r != nil {
@@ -235,7 +236,7 @@ func (s *fitting) try(ctx context.Context, best inference.Runner, o *tuning.Outc
 	c := s.p.Candidate
 	account, err := s.memory.spare(c, s.p.Proof, o.Plan)
 	if err != nil {
-		o.Verdict, o.Reason = tuning.Skipped, "there is no memory for another worker: "+updater.Message(err)
+		o.Verdict, o.Reason, s.short = tuning.Skipped, "there is no memory for another worker: "+updater.Message(err), true
 		return nil, nil
 	}
 	loading, cancel := context.WithTimeout(ctx, s.budget) // by itself as long as all of it: it was asked for in time
@@ -244,7 +245,7 @@ func (s *fitting) try(ctx context.Context, best inference.Runner, o *tuning.Outc
 	r, err := s.loadAs(loading, c, s.m, account, &way{plan: o.Plan, key: s.way.key, beside: beside})
 	switch {
 	case err != nil && loading.Err() != nil:
-		o.Verdict, o.Reason = tuning.Skipped, fmt.Sprintf("it was not loaded within %v", s.budget.Round(100*time.Millisecond))
+		o.Verdict, o.Reason, s.short = tuning.Skipped, fmt.Sprintf("it was not loaded within %v", s.budget.Round(100*time.Millisecond)), true
 		return nil, nil
 	case err != nil:
 		o.Verdict, o.Reason = tuning.Failed, updater.Message(err)

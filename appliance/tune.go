@@ -168,7 +168,7 @@ func (l *loader) tune(ctx context.Context, p updater.Proven, say func(string)) (
 	if ctx.Err() != nil {
 		return r, proof
 	}
-	rec := s.record()
+	rec := s.record(ctx)
 	if before := l.tuner.plans.find(w.key); rec.Tries > 0 && before != nil {
 		rec.Tries += before.Tries
 	}
