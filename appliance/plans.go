@@ -2,15 +2,12 @@
 package appliance
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -25,7 +22,8 @@ const (
 	plansFormat = 1
 	mostPlans   = 512 // the oldest go first
 	mostOfPlans = 16 << 20
-	// mostTries is how often a version is measured whose figures differed too much to decide; then what was found stands.
+	// mostTries is how often a version is measured of which not everything could be decided: its figures differed too much, or there was no
+	// time or memory; then what was found stands.
 	mostTries = 3
 )
 
@@ -68,7 +66,7 @@ func (p *plans) load() {
 		return
 	}
 	p.read = true
-	b, err := readPlans(p.path)
+	b, err := readSmall(p.path, mostOfPlans)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
@@ -85,19 +83,6 @@ func (p *plans) load() {
 	}
 }
 
-func readPlans(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // only read
-	b, err := io.ReadAll(io.LimitReader(f, mostOfPlans+1))
-	if err == nil && len(b) > mostOfPlans {
-		err = fmt.Errorf("is larger than %d bytes", mostOfPlans)
-	}
-	return b, err
-}
-
 type plansText struct {
 	Format int      `json:"format"`
 	Plans  []*tuned `json:"plans"`
@@ -105,8 +90,7 @@ type plansText struct {
 
 func parsePlans(b []byte) ([]*tuned, error) {
 	var text plansText
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&text); err != nil {
+	if err := json.Unmarshal(b, &text); err != nil {
 		return nil, err
 	}
 	if text.Format != plansFormat {

@@ -93,9 +93,7 @@ func (t *Trial) Open(ctx context.Context, dir string) (inference.Servable, *infe
 		_ = r.Close()
 		return nil, nil, proof, err
 	}
-	if t.load.tuner != nil {
-		r, proof = t.load.tune(ctx, updater.Proven{Runner: r, Candidate: c, Proof: proof, Took: time.Since(began)}, func(string) {})
-	}
+	r, proof = t.load.tune(ctx, updater.Proven{Runner: r, Candidate: c, Proof: proof, Took: time.Since(began)}, func(string) {})
 	v := &inference.Version{Model: c.Model.Name, Number: c.Number, Dir: dir, Signatures: info.Signatures, Defs: info.Defs, Unproven: proof.Unproven}
 	return t.load.serve(v, r, c, proof), v, proof, nil
 }

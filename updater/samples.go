@@ -15,7 +15,6 @@ import (
 type Sample struct {
 	Request *inference.Request
 	Rows    int64 // of its inputs; 0: it is not joined with others
-	MadeUp  bool
 }
 
 const (
@@ -75,7 +74,7 @@ func Samples(cand Candidate, decode Decode, o ProbeOptions) (list []Sample) {
 			for i := range req.Outputs {
 				req.Outputs[i] = i
 			}
-			list = append(list, Sample{Request: req, Rows: rowsOf(req), MadeUp: true})
+			list = append(list, Sample{Request: req, Rows: rowsOf(req)})
 		}
 	}
 	return list

@@ -14,8 +14,8 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
-// ConstantBytes is what so many values take in the frozen graph: a variable that several functions make a handle of counts as often.
-func (p *Plan) ConstantBytes(values []*tensor.Tensor) (n int64) {
+// constantBytes is what so many values take in the frozen graph: a variable that several functions make a handle of counts as often.
+func (p *Plan) constantBytes(values []*tensor.Tensor) (n int64) {
 	for i, v := range values {
 		n += v.Bytes() * int64(len(p.constants[i]))
 	}
@@ -28,7 +28,7 @@ func (p *Plan) Encode(values []*tensor.Tensor) ([]byte, error) {
 	if len(values) != len(p.Variables) {
 		return nil, fmt.Errorf("%d values for %d variables", len(values), len(p.Variables))
 	}
-	if n := p.ConstantBytes(values); n > maxEncoded {
+	if n := p.constantBytes(values); n > maxEncoded {
 		return nil, refuse("its variables take %d MB as constants, and a graph may have 2 GB", n/1e6)
 	}
 	defer func() { // the values are lent

@@ -51,7 +51,7 @@ func benchmarkRows(b *testing.B, m *Model, sig *inference.Signature) {
 		b.Fatal("no inputs can be made up")
 	}
 	for range 3 { // the first run optimises the graph
-		if _, err := m.answer(Trial{sig, inputs}); err != nil {
+		if _, err := m.answer(trial{sig, inputs}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -25,12 +25,6 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
-// Trial is a run that a frozen model must answer as the model as saved does.
-type Trial struct {
-	Signature *inference.Signature
-	Inputs    []*tensor.Tensor // one per input of the signature
-}
-
 // Frozen reports whether the variables are constants, and what was found: what the answers were compared on, or, where they are none, why not.
 // The reason is empty where nobody asked for it.
 func (m *Model) Frozen() (frozen bool, reason string) { return m.plain != nil, m.frozen }
@@ -75,9 +69,7 @@ func (m *Model) tryFreeze(dir string, opts Options) error {
 	}
 	var proofs []proof
 	if !opts.Compared {
-		if proofs, err = m.observe(opts); err != nil {
-			return err
-		}
+		proofs = m.observe(opts.Signatures)
 	}
 	graph, err := m.encode(plan)
 	if err != nil {

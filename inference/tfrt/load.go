@@ -57,9 +57,8 @@ type Options struct {
 	// variables took, once more for each further signature.
 	Freeze     bool
 	Signatures map[string]*inference.Signature
-	// Trials are what the frozen model is compared on with the model as saved; where there are none, on made-up inputs. With Compared the caller
-	// does that, or has done it: the load makes no run then, which spares TensorFlow's preparing of the graph as saved.
-	Trials   []Trial
+	// Compared says that the caller compares the answers of the frozen model with those as saved, or has done so; else the load does, on made-up
+	// inputs. It makes no run then, which spares TensorFlow's preparing of the graph as saved.
 	Compared bool
 }
 

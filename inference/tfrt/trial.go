@@ -11,45 +11,43 @@ import (
 	"github.com/inferd/inferd/inference/tensor"
 )
 
+// trial is a run that a frozen model must answer as the model as saved does.
+type trial struct {
+	signature *inference.Signature
+	inputs    []*tensor.Tensor // one per input of the signature
+}
+
 // proof is a trial with the answer of the model as saved.
 type proof struct {
-	Trial
+	trial
 	want []*tensor.Tensor
 }
 
-// observe runs the trials, made-up ones where there are none. Given ones must run; made-up ones that the model does not take are left out.
-func (m *Model) observe(opts Options) ([]proof, error) {
-	trials, given := opts.Trials, len(opts.Trials) > 0
-	if !given {
-		for _, key := range slices.Sorted(maps.Keys(opts.Signatures)) {
-			if inputs, ok := freeze.MakeUp(opts.Signatures[key]); ok {
-				trials = append(trials, Trial{opts.Signatures[key], inputs})
-			}
+// observe runs every signature on made-up inputs. Those that the model does not take are left out.
+func (m *Model) observe(signatures map[string]*inference.Signature) (proofs []proof) {
+	for _, key := range slices.Sorted(maps.Keys(signatures)) {
+		inputs, ok := freeze.MakeUp(signatures[key])
+		if !ok {
+			continue
 		}
-	}
-	var proofs []proof
-	for _, t := range trials {
-		want, err := m.answer(t)
-		switch {
-		case err == nil:
+		t := trial{signatures[key], inputs}
+		if want, err := m.answer(t); err == nil {
 			proofs = append(proofs, proof{t, want})
-		case given:
-			return nil, fmt.Errorf("signature %q does not answer as saved: %w", t.Signature.Key, err)
 		}
 	}
-	return proofs, nil
+	return proofs
 }
 
 // compare runs the trials again and says what it compared.
 func (m *Model) compare(proofs []proof) (string, error) {
 	for _, p := range proofs {
-		got, err := m.answer(p.Trial)
+		got, err := m.answer(p.trial)
 		if err != nil {
-			return "", fmt.Errorf("signature %q fails when frozen: %w", p.Signature.Key, err)
+			return "", fmt.Errorf("signature %q fails when frozen: %w", p.signature.Key, err)
 		}
 		for i := range got {
 			if differs := freeze.Differs(p.want[i], got[i]); differs != "" {
-				return "", fmt.Errorf("signature %q answers otherwise when frozen: output %q %s", p.Signature.Key, p.Signature.Outputs[i].Alias, differs)
+				return "", fmt.Errorf("signature %q answers otherwise when frozen: output %q %s", p.signature.Key, p.signature.Outputs[i].Alias, differs)
 			}
 		}
 	}
@@ -60,16 +58,16 @@ func (m *Model) compare(proofs []proof) (string, error) {
 }
 
 // answer is every output of one run, in memory of its own.
-func (m *Model) answer(t Trial) ([]*tensor.Tensor, error) {
-	outputs := make([]int, len(t.Signature.Outputs))
+func (m *Model) answer(t trial) ([]*tensor.Tensor, error) {
+	outputs := make([]int, len(t.signature.Outputs))
 	for i := range outputs {
 		outputs[i] = i
 	}
-	inputs := make([]tensor.Parts, len(t.Inputs))
-	for i, in := range t.Inputs {
+	inputs := make([]tensor.Parts, len(t.inputs))
+	for i, in := range t.inputs {
 		inputs[i] = tensor.One(in)
 	}
-	c, err := m.begin(&inference.Run{Signature: t.Signature, Inputs: inputs, Outputs: outputs})
+	c, err := m.begin(&inference.Run{Signature: t.signature, Inputs: inputs, Outputs: outputs})
 	if err != nil {
 		return nil, err
 	}

@@ -17,12 +17,13 @@ import (
 // ErrBase wraps an error of the runner that the candidate is held against.
 var ErrBase = errors.New("the plan that serves failed")
 
+// pairWindow is how long each side runs in a pair, at the least, for each work.
+const pairWindow = 4 * time.Millisecond
+
 // Limits bound a comparison. Zero means default.
 type Limits struct {
 	Needs  float64       // the gain that decides, see [Needs]
 	Budget time.Duration // 1 s; a pair that has begun is ended
-	Window time.Duration // that each side runs in a pair, at the least, for each work; 4 ms
-	Pairs  int           // at most; 20
 	// ByClock compares what the runs take by the clock; otherwise it is the processor's time, which what else the machine does disturbs least, where
 	// both runners can tell. For plans that share the processors otherwise, that says nothing.
 	ByClock bool
@@ -37,12 +38,6 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Budget <= 0 {
 		l.Budget = time.Second
-	}
-	if l.Window <= 0 {
-		l.Window = 4 * time.Millisecond
-	}
-	if l.Pairs <= 0 {
-		l.Pairs = mostPairs
 	}
 	return l
 }
@@ -76,13 +71,13 @@ func Compare(ctx context.Context, base, candidate inference.Runner, list []Work,
 		if err != nil {
 			return Figures{}, err
 		}
-		runs[i] = runsFor(l.Window, took, max(base.Slots(), candidate.Slots()))
+		runs[i] = runsFor(pairWindow, took, max(base.Slots(), candidate.Slots()))
 	}
 	var by ratios
 	by.cpu = !l.ByClock && tells(base) && tells(candidate)
 	var err error
 	longest := time.Duration(0)
-	for len(by.clocks) < l.Pairs && !settled(l.Needs, by.list()) {
+	for len(by.clocks) < mostPairs && !settled(l.Needs, by.list()) {
 		if left := l.Budget - time.Since(began); left < longest && len(by.clocks) > 0 {
 			break
 		}

@@ -1,6 +1,8 @@
 // space.go: what may be tried for a version, and what is tried next.
 package tuning
 
+import "slices"
+
 // Axis is one thing that a plan may do another way, by the name that the configuration has for it.
 type Axis string
 
@@ -33,13 +35,12 @@ type Verdict string
 
 // The verdicts.
 const (
-	Used     Verdict = "used"     // clearly better: what follows is held against it
-	NoGain   Verdict = "no gain"  // clearly not better enough
-	Unclear  Verdict = "unclear"  // the measurements differ too much to say
-	Differs  Verdict = "differs"  // its answers are not those of the plain plan
-	Failed   Verdict = "failed"   // it could not be loaded or run
-	Skipped  Verdict = "skipped"  // it was not tried
-	Baseline Verdict = "baseline" // the plain plan itself
+	Used    Verdict = "used"    // clearly better: what follows is held against it
+	NoGain  Verdict = "no gain" // clearly not better enough
+	Unclear Verdict = "unclear" // the measurements differ too much to say
+	Differs Verdict = "differs" // its answers are not those of the plain plan
+	Failed  Verdict = "failed"  // it could not be loaded or run
+	Skipped Verdict = "skipped" // it was not tried
 )
 
 // Outcome is one candidate and what became of it.
@@ -75,7 +76,7 @@ type Candidate struct {
 func Next(s Space, done []Outcome) (Candidate, bool) {
 	best := Best(s, done)
 	for _, axis := range Axes() {
-		if !contains(s.Axes, axis) {
+		if !slices.Contains(s.Axes, axis) {
 			continue
 		}
 		tried := 0
@@ -84,7 +85,7 @@ func Next(s Space, done []Outcome) (Candidate, bool) {
 				tried++
 			}
 		}
-		if list := s.along(axis, best, done); tried < len(list) {
+		if list := s.along(axis, best); tried < len(list) {
 			return list[tried], true
 		}
 	}
@@ -92,7 +93,7 @@ func Next(s Space, done []Outcome) (Candidate, bool) {
 }
 
 // along has the plans of one axis in their order. The numbers of an axis's plans must not change with the outcomes.
-func (s Space) along(axis Axis, best Plan, done []Outcome) []Candidate {
+func (s Space) along(axis Axis, best Plan) []Candidate {
 	with := func(skip string, change func(*Plan)) []Candidate {
 		p := best
 		change(&p)
@@ -116,13 +117,13 @@ func (s Space) along(axis Axis, best Plan, done []Outcome) []Candidate {
 	case BFloat16:
 		return with(s.NoBFloat16, func(p *Plan) { p.BFloat16 = true })
 	case Threads:
-		return s.threads(best, done)
+		return s.threads(best)
 	}
 	return nil
 }
 
 // threads are the ways to share the cores between callers and the threads of an operation, and TensorFlow's own pool.
-func (s Space) threads(best Plan, done []Outcome) (list []Candidate) {
+func (s Space) threads(best Plan) (list []Candidate) {
 	add := func(callers, intra, inter int) {
 		p := best
 		p.Callers, p.IntraOpThreads, p.InterOpThreads = callers, intra, inter
@@ -146,13 +147,4 @@ func (s Space) threads(best Plan, done []Outcome) (list []Candidate) {
 	}
 	add(s.Cores, 1, s.Cores)
 	return list
-}
-
-func contains(list []Axis, a Axis) bool {
-	for _, x := range list {
-		if x == a {
-			return true
-		}
-	}
-	return false
 }
