@@ -77,7 +77,7 @@ bench: build runtime ## the figures the project is held to, as ratios
 OUT ?= build/peers/report
 PEERS = LIBTENSORFLOW='$(RUNTIME)' build/bench-peers -inferd build/inferd -out '$(OUT)' $(if $(QUICK),-quick) $(PEERS_FLAGS)
 
-bench-peers: build runtime ## inferd beside Triton, MLServer, FastAPI, ONNX Runtime, OpenVINO: tables, ratios, pictures; QUICK=1: 12 minutes rather than 50
+bench-peers: build runtime ## inferd beside Triton, MLServer, FastAPI, ONNX Runtime, OpenVINO: tables, ratios, pictures; QUICK=1: a shorter form
 	$(GO) build -o build/bench-peers ./tools/peers
 	$(PEERS)
 

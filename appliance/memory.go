@@ -23,10 +23,12 @@ import (
 )
 
 const (
-	roomWait = 10 * time.Second // for others to become idle, before those who wait for a parked version are told
-	// freezeTimes is how many times the memory of its variables a version takes more while it is frozen.
+	roomWait = 10 * time.Second       // for others to become idle, before those who wait for a parked version are told
+	roomLook = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
+
+	// freezeTimes is how many times the memory of its variables a version is booked for more while it is frozen. Its first run may take more, of
+	// which the worker's limit is the bound (see tfrt.Options.Freeze).
 	freezeTimes = 3
-	roomLook    = 100 * time.Millisecond // how often it is looked meanwhile whether somebody is
 )
 
 // parkable is a worker whose process can be ended for a while; the next run starts it again.

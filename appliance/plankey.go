@@ -75,8 +75,8 @@ func planKey(dir string, cpu processor, library string, isolation config.Isolati
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// hashVersion names the files of a version by what is cheap to read and tells one from another: every path and size, the graph, and the index of
-// the variables, which has a checksum of each.
+// hashVersion names the files of a version by what is cheap to read and tells one from another: every path and size, and the bytes of
+// the smaller ones: the graph, the assets, and the index of the variables, which has a checksum of each.
 func hashVersion(h hash.Hash, dir string) error {
 	files := 0
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

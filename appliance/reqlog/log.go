@@ -14,10 +14,10 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultMaxBytes  = 256 << 20
-	DefaultMaxAge    = 7 * 24 * time.Hour
-	DefaultFileBytes = 16 << 20
-	DefaultFileAge   = time.Hour
+	defaultMaxBytes  = 256 << 20
+	defaultMaxAge    = 7 * 24 * time.Hour
+	defaultFileBytes = 16 << 20
+	defaultFileAge   = time.Hour
 )
 
 const (
@@ -101,16 +101,16 @@ type entry struct {
 // New is a log that writes nothing until Run.
 func New(opts Options) *Log {
 	if opts.MaxBytes <= 0 {
-		opts.MaxBytes = DefaultMaxBytes
+		opts.MaxBytes = defaultMaxBytes
 	}
 	if opts.MaxAge <= 0 {
-		opts.MaxAge = DefaultMaxAge
+		opts.MaxAge = defaultMaxAge
 	}
 	if opts.FileBytes <= 0 {
-		opts.FileBytes = DefaultFileBytes
+		opts.FileBytes = defaultFileBytes
 	}
 	if opts.FileAge <= 0 {
-		opts.FileAge = DefaultFileAge
+		opts.FileAge = defaultFileAge
 	}
 	if opts.Room == nil {
 		opts.Room = func() error { return nil }

@@ -65,7 +65,7 @@ func float(f float64, bits int) string {
 	return s
 }
 
-// elements are those of t in JSON; b64 writes every string as an object with base64, else those that are text go as they are.
+// elements are those of t in JSON: strings that are text as they are, others as an object with base64.
 func elements(t *tensor.Tensor) (all []string) {
 	if t.DType != tensor.String {
 		for i := 0; i < len(t.Data); i += t.DType.Size() {

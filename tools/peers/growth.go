@@ -29,7 +29,7 @@ var growths = []picture{
 		"One connection pays for waking core and worker for each request; with a few, batches share the wake-ups and the run. Beyond 8 the two processors are the limit: more connections wait longer, and cost the same."},
 	{"models", "The server's processor time per request against models, 100 connections spread over them", "models, each in a worker of its own", []string{"REST JSON over all models"},
 		"Requests for different models cannot share a run, and each worker is woken for its own: the cost climbs until every connection has a model for itself, and stays there. What runs out is memory: each worker's own."},
-	{"bytes", "The server's processor time per request against the tensor's size, one tensor in and one out", "bytes of the tensor", []string{"gRPC tensor_content", "REST JSON"},
+	{"bytes", "The server's processor time per request against the tensor's size, one tensor in and one out", "bytes of the tensor", []string{"gRPC tensor_content", "REST JSON of bytes"},
 		"Up to some kilobytes a request costs what a request costs. Beyond, gRPC's cost is of copying (kernel, shared memory), JSON's of writing and reading numbers as text, from a hundred numbers on."},
 	{"jobs", "A job's way through the durable queue against jobs waiting: submit, lease, finish, delete", "jobs waiting in the queue", []string{"submitted", "run through"},
 		"The B+ tree grows by a level where the line bends, and the file past what a commit rewrites from memory; a million jobs wait at little more cost per job than ten thousand."},
@@ -219,7 +219,7 @@ func (s *server) answers(path string, body []byte) error {
 
 func (b *bench) growBytes() error {
 	sizes := []int{4, 32, 256, 2 << 10, 16 << 10, 128 << 10, 1 << 20, 8 << 20, 32 << 20}
-	if len(b.unknown("gRPC tensor_content", sizes)) == 0 {
+	if len(b.unknown("gRPC tensor_content", sizes)) == 0 && len(b.unknown("REST JSON of bytes", sizes[:len(sizes)-1])) == 0 {
 		return nil
 	}
 	models, err := os.MkdirTemp(b.home, "models-")
@@ -239,11 +239,8 @@ func (b *bench) growBytes() error {
 		name string
 		w    wire
 		most int
-	}{{"gRPC tensor_content", tfsGRPC, 32 << 20}, {"REST JSON", tfsJSON, 8 << 20}} {
-		series := way.name
-		if !way.w.grpc {
-			series += " of bytes" // "REST JSON" alone is of connections
-		}
+	}{{"gRPC tensor_content", tfsGRPC, 32 << 20}, {"REST JSON of bytes", tfsJSON, 8 << 20}} {
+		series := way.name // "REST JSON" alone is of connections
 		for _, size := range b.unknown(series, sizes) {
 			if size > way.most {
 				continue
@@ -311,13 +308,9 @@ func growthPictures(points []*point) map[string]string {
 	for _, g := range growths {
 		var all []series
 		for _, name := range g.series {
-			want := name
-			if g.name == "bytes" && name == "REST JSON" {
-				want = "REST JSON of bytes"
-			}
 			s := series{name: name}
 			for _, p := range points {
-				if p.Series == want {
+				if p.Series == name {
 					s.xs, s.ys = append(s.xs, p.X), append(s.ys, p.Micros)
 				}
 			}
@@ -326,7 +319,7 @@ func growthPictures(points []*point) map[string]string {
 			}
 		}
 		if len(all) > 0 {
-			out["growth-"+g.name+".svg"] = lines(g.title, g.xLabel, "microseconds of processor time each", g.knee, all)
+			out["growth-"+g.name+".svg"] = lines(g.title, g.xLabel, "microseconds of processor time each", "Expected before it was measured: "+g.knee, all)
 		}
 	}
 	return out

@@ -9,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,6 +22,8 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/appliance"
+
+	"github.com/inferd/inferd/packaging"
 )
 
 // bench is one run of the tool.
@@ -79,7 +82,7 @@ func run() error {
 	)
 	flag.StringVar(&b.inferd, "inferd", "build/inferd", "the binary to measure")
 	flag.StringVar(&b.out, "out", filepath.Join("build", "peers", "report"), "folder of the report; docs, for the repository's own")
-	flag.BoolVar(&b.quick, "quick", false, "windows of 1 s, and what takes long and tells little left out: about 12 minutes")
+	flag.BoolVar(&b.quick, "quick", false, "windows of 1 s, and what takes long and tells little left out")
 	flag.IntVar(&b.pairs, "pairs", 10, "alternating pairs for each ratio, at least 10 for one that counts")
 	flag.Parse()
 	switch *child {
@@ -165,7 +168,7 @@ func (b *bench) say(format string, args ...any) {
 
 // machine describes where and how the figures were made. A run goes on only where all of it is the same.
 func (b *bench) machine() machine {
-	m := machine{CPU: "unknown", Cores: runtime.NumCPU(), Go: runtime.Version(), TensorFlow: "unknown", Quick: b.quick, Seconds: b.window.Seconds(), Pairs: b.pairs,
+	m := machine{CPU: "unknown", Cores: runtime.NumCPU(), Go: runtime.Version(), TensorFlow: cmp.Or(packaging.Pins()["TENSORFLOW_VERSION"], "unknown"), Quick: b.quick, Seconds: b.window.Seconds(), Pairs: b.pairs,
 		TFS: os.Getenv("TFS"), OVMS: os.Getenv("OVMS"), Flags: strings.Join(b.flags, " ")}
 	if f, err := os.Open("/proc/cpuinfo"); err == nil {
 		for s := bufio.NewScanner(f); s.Scan(); {
@@ -192,13 +195,6 @@ func (b *bench) machine() machine {
 	}
 	if info, err := os.Stat(b.inferd); err == nil {
 		m.Built = info.ModTime().UTC().Format(time.RFC3339)
-	}
-	if text, err := os.ReadFile(filepath.Join("packaging", "pins.env")); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if v, ok := strings.CutPrefix(line, "TENSORFLOW_VERSION="); ok {
-				m.TensorFlow = strings.TrimSpace(v)
-			}
-		}
 	}
 	return m
 }
