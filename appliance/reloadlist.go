@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -199,7 +198,7 @@ func sortedVersions(labels map[string]int64) (numbers []int64) {
 // mayReload refuses callers that grpc.reload_config does not name.
 func mayReload(ctx context.Context, who config.Callers) error {
 	switch {
-	case who == config.AnyCallers || who == config.LocalCallers && isLocal(ctx):
+	case who == config.AnyCallers || who == config.LocalCallers && rpc.Local(ctx):
 		return nil
 	case who == config.LocalCallers:
 		return inference.Errorf(inference.PermissionDenied, inference.ReasonInput,
@@ -207,16 +206,4 @@ func mayReload(ctx context.Context, who config.Callers) error {
 	}
 	return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
 		"HandleReloadConfigRequest is switched off here (grpc.reload_config: off): this server takes its models from its own configuration and from the models directory.")
-}
-
-// isLocal reports whether the caller came over a unix socket or the loopback. A web page did not, wherever it is looked at.
-func isLocal(ctx context.Context) bool {
-	addr, page := rpc.From(ctx)
-	switch at := addr.(type) {
-	case *net.UnixAddr:
-		return true
-	case *net.TCPAddr:
-		return at.IP.IsLoopback() && !page
-	}
-	return false
 }

@@ -149,8 +149,20 @@ func originOf(r *http.Request) origin {
 	return o
 }
 
-// From is the other end of a call, and whether a web page has sent it, in the browser of whoever looks at that page.
-func From(ctx context.Context) (addr net.Addr, page bool) {
+// Local reports whether the caller came over a unix socket or the loopback. A web page did not, wherever it is looked at.
+func Local(ctx context.Context) bool {
+	addr, page := from(ctx)
+	switch at := addr.(type) {
+	case *net.UnixAddr:
+		return true
+	case *net.TCPAddr:
+		return at.IP.IsLoopback() && !page
+	}
+	return false
+}
+
+// from is the other end of a call, and whether a web page has sent it, in the browser of whoever looks at that page.
+func from(ctx context.Context) (addr net.Addr, page bool) {
 	if o, ok := ctx.Value(originKey{}).(origin); ok {
 		return o.addr, o.page
 	}

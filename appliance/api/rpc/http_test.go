@@ -385,11 +385,11 @@ func TestFromKnowsPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if addr, is := From(ctx); is != page || addr.String() != "127.0.0.1:7" || !clientOf(ctx).IsLoopback() {
+		if addr, is := from(ctx); is != page || addr.String() != "127.0.0.1:7" || !clientOf(ctx).IsLoopback() {
 			t.Errorf("%v %v %v", addr, is, clientOf(ctx))
 		}
 	}
-	if addr, page := From(context.Background()); addr != nil || page {
+	if addr, page := from(context.Background()); addr != nil || page {
 		t.Errorf("%v %v", addr, page)
 	}
 }

@@ -149,7 +149,7 @@ func (s *server) wireJob(j jobs.Job, code int, existed bool) *jobspb.Job {
 
 // clientOf is the address at the other end, zero over a unix socket.
 func clientOf(ctx context.Context) netip.Addr {
-	if addr, _ := From(ctx); addr != nil {
+	if addr, _ := from(ctx); addr != nil {
 		if tcp, ok := addr.(*net.TCPAddr); ok {
 			return tcp.AddrPort().Addr()
 		}

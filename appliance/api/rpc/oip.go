@@ -234,15 +234,13 @@ func (s *server) repositoryUnload(ctx context.Context, req *oippb.RepositoryMode
 }
 
 // oipCaller is who asks. Without tokens nobody has looked at who is behind a unix socket: whom its file lets in counts as local, as for
-// HandleReloadConfigRequest. A web page is not local, wherever it is looked at.
+// HandleReloadConfigRequest.
 func (s *server) oipCaller(ctx context.Context) oip.Caller {
 	c := oip.Caller{Grant: grantOf(ctx), Asked: s.opts.Access != nil, Name: "a client"}
-	addr, page := From(ctx)
-	switch at := addr.(type) {
-	case *net.UnixAddr:
-		c.Local = true
-	case *net.TCPAddr:
-		c.Local, c.Name = at.IP.IsLoopback() && !page, at.IP.String()
+	c.Local = Local(ctx)
+	addr, _ := from(ctx)
+	if at, tcp := addr.(*net.TCPAddr); tcp {
+		c.Name = at.IP.String()
 	}
 	return c
 }

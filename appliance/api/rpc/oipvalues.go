@@ -125,11 +125,7 @@ func (c *wireContents) inPlace(num protowire.Number, size int64) (b []byte, ok b
 	if num != contentsFloat && num != contentsDouble || size == 0 {
 		return nil, false
 	}
-	c.each(num, func(f *field) bool {
-		b, ok = f.b, int64(len(f.b)) == size
-		return len(f.b) == 0 // an empty piece before it does not matter
-	})
-	return b, ok
+	return c.onePiece(num, size)
 }
 
 func (c *wireContents) strings(n int64) [][]byte {

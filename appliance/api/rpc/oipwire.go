@@ -80,8 +80,7 @@ type inferOutput struct {
 // wireContents are InferTensorContents whose elements have been checked to be well formed and counted, but not yet converted.
 type wireContents struct {
 	counts [numContents]int // of elements, by field number
-	raw    []byte           // the message
-	more   [][]byte         // further parts, when the field was sent in several
+	parts
 }
 
 // Field numbers of InferTensorContents.
@@ -323,11 +322,7 @@ func boolBit(v uint64) byte {
 }
 
 func (c *wireContents) merge(raw []byte) error {
-	if c.raw == nil {
-		c.raw = raw
-	} else {
-		c.more = append(c.more, raw)
-	}
+	c.add(raw)
 	for b := raw; len(b) > 0; {
 		f, rest, err := next(b)
 		if err != nil {
@@ -350,24 +345,4 @@ func (c *wireContents) merge(raw []byte) error {
 		}
 	}
 	return nil
-}
-
-// each calls do for every field num of the message, until that returns false. The message is known to be well formed.
-func (c *wireContents) each(num protowire.Number, do func(*field) bool) {
-	for part, raw := 0, c.raw; ; part++ {
-		for len(raw) > 0 {
-			f, rest, err := next(raw)
-			if err != nil {
-				return
-			}
-			raw = rest
-			if f.num == num && !do(&f) {
-				return
-			}
-		}
-		if part >= len(c.more) {
-			return
-		}
-		raw = c.more[part]
-	}
 }

@@ -179,26 +179,6 @@ func (t *wireTensor) valueCount(d tensor.DType, num protowire.Number, n int64) (
 	return 0, nil
 }
 
-// each calls f for every field num of the message, until f returns false. The message is known to be well formed.
-func (t *wireTensor) each(num protowire.Number, f func(*field) bool) {
-	for part, raw := 0, t.raw; ; part++ {
-		for len(raw) > 0 {
-			fd, rest, err := next(raw)
-			if err != nil {
-				return
-			}
-			raw = rest
-			if fd.num == num && !f(&fd) {
-				return
-			}
-		}
-		if part >= len(t.more) {
-			return
-		}
-		raw = t.more[part]
-	}
-}
-
 // inPlace is the payload of a fixed-size number field whose values all lie packed in one piece, as tensor bytes do.
 func (t *wireTensor) inPlace(num protowire.Number, size int64) (b []byte, ok bool) {
 	if num == fieldFloat8 {
@@ -207,11 +187,7 @@ func (t *wireTensor) inPlace(num protowire.Number, size int64) (b []byte, ok boo
 	if element, _ := elementType(num); element == protowire.VarintType || size == 0 {
 		return nil, false
 	}
-	t.each(num, func(f *field) bool {
-		b, ok = f.b, int64(len(f.b)) == size
-		return len(f.b) == 0 // an empty piece before it does not matter
-	})
-	return b, ok
+	return t.onePiece(num, size)
 }
 
 // numbers writes the values of field num to dst, which has room for them, and returns the number of bytes written.

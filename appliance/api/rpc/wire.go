@@ -65,8 +65,7 @@ type wireTensor struct {
 	content     []byte
 	float8      []byte
 	counts      [numFields]int // of values, by field number
-	raw         []byte         // the message
-	more        [][]byte       // further parts, when the field was sent in several
+	parts
 }
 
 // Field numbers of TensorProto's values.
@@ -298,11 +297,7 @@ func (r *request) find(alias []byte) int {
 }
 
 func (t *wireTensor) merge(raw []byte) error {
-	if t.raw == nil {
-		t.raw = raw
-	} else {
-		t.more = append(t.more, raw)
-	}
+	t.add(raw)
 	for b := raw; len(b) > 0; {
 		f, rest, err := next(b)
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -80,6 +79,7 @@ type Handler struct {
 	opts     Options
 	log      *slog.Logger
 	origin   time.Time
+	origins  *access.Origins // of pages that may connect
 	upgrader websocket.Upgrader
 	stats    stats
 
@@ -136,11 +136,11 @@ func New(svc *api.Service, opts Options) *Handler {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{svc: svc, opts: opts, log: opts.Log.With("component", "stream"), origin: time.Now(), conns: make(map[*conn]struct{}), sessions: make(map[string]*conn), last: make(chan struct{}, 1)}
+	h := &Handler{svc: svc, opts: opts, origins: access.NewOrigins(opts.Origins), log: opts.Log.With("component", "stream"), origin: time.Now(), conns: make(map[*conn]struct{}), sessions: make(map[string]*conn), last: make(chan struct{}, 1)}
 	h.stats.closed = make(map[int]int64)
 	h.upgrader = websocket.Upgrader{
 		WriteBufferPool: new(sync.Pool), Subprotocols: []string{JSONProtocol, ProtoProtocol},
-		CheckOrigin: h.allowed,
+		CheckOrigin: h.origins.Welcome,
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			refuse(w, status, strings.TrimPrefix(reason.Error(), "websocket: "))
 		},
@@ -150,21 +150,6 @@ func New(svc *api.Service, opts Options) *Handler {
 
 // now is the handler's own clock, which nobody sets.
 func (h *Handler) now() time.Duration { return time.Since(h.origin) }
-
-// allowed reports whether a page of that origin may connect. Who has no origin is no page.
-func (h *Handler) allowed(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || slices.Contains(h.opts.Origins, "*") {
-		return true
-	}
-	for _, o := range h.opts.Origins {
-		if strings.EqualFold(o, origin) {
-			return true
-		}
-	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
-}
 
 // refuse answers a handshake with an error, as REST does.
 func refuse(w http.ResponseWriter, status int, text string) {
@@ -186,7 +171,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(wanted) > 0 && !slices.Contains(wanted, JSONProtocol) && !slices.Contains(wanted, ProtoProtocol):
 		refuse(w, http.StatusBadRequest, fmt.Sprintf("none of the subprotocols %s is known here; ask for %s or %s", quote([]byte(strings.Join(wanted, ", "))), JSONProtocol, ProtoProtocol))
 		return
-	case !h.allowed(r):
+	case !h.origins.Welcome(r):
 		refuse(w, http.StatusForbidden, fmt.Sprintf("pages of origin %s may not connect; list it under stream.origins if they shall", quote([]byte(r.Header.Get("Origin")))))
 		return
 	}
