@@ -111,7 +111,7 @@ type exampleReader struct {
 	b        []byte
 	strict   bool
 	maxBytes int
-	booked   int // bytes of memory, by book, which is asked before there are more
+	booked   int // bytes of memory, the body's too, by book, which is asked once an example has made them more
 	book     func(bytes int64) *inference.Error
 
 	features, entry, values []byte // parts of the Example that is being made
@@ -161,8 +161,8 @@ func (e *exampleReader) read() (key string, x *tensor.Tensor, err *inference.Err
 		case n > e.maxBytes:
 			return "", nil, inference.Errorf(inference.ResourceExhausted, inference.ReasonTooLarge,
 				"the examples, each with the context before it, take more than %d bytes of memory; send fewer per request", e.maxBytes)
-		case n > e.booked:
-			e.booked = 2 * n
+		case len(e.b)+n > e.booked:
+			e.booked = len(e.b) + 2*n
 			if err = e.book(int64(e.booked)); err != nil {
 				return "", nil, err
 			}

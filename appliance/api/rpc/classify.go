@@ -44,8 +44,8 @@ func (s *server) examples(ctx context.Context, req *exampleRequest, o *api.Obser
 	defer h.Release()
 	v := h.Version()
 	o.Version = v.Number
-	if total := req.input.size(); total > caller.Bytes { // a context is there once for each example
-		if refused := entry.Grow(total); refused != nil {
+	if beside := req.input.size(); beside > 0 { // a context is there once for each example
+		if refused := entry.Grow(caller.Bytes + beside); refused != nil {
 			return nil, refused
 		}
 	}
