@@ -37,6 +37,9 @@ type servable struct {
 }
 
 func (s *servable) Predict(ctx context.Context, req *inference.Request) (*inference.Response, error) {
+	if err := ctx.Err(); err != nil { // a call whose time is over may come this far: grpc's reader takes what is there as readily as the end
+		return nil, inference.AsError(err)
+	}
 	out, err := s.predict(ctx, req)
 	if err != nil {
 		return nil, err
