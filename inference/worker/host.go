@@ -53,6 +53,7 @@ type Host struct {
 	done    chan struct{} // closed when Run has returned
 	running atomic.Int32  // runs in flight in all workers: what the spinning of each goes by
 	noGroup sync.Once     // said that workers get no cgroups
+	raises  bool          // threads of low priority can be raised again
 
 	mu    sync.Mutex
 	units map[string]*unit // guarded by mu: groups that several models share
@@ -79,7 +80,7 @@ func NewHost(opts HostOptions) *Host {
 	}
 	return &Host{
 		opts: opts, log: opts.Log.With("component", "worker"),
-		spawns: make(chan *spawnRequest), done: make(chan struct{}), units: make(map[string]*unit),
+		spawns: make(chan *spawnRequest), done: make(chan struct{}), units: make(map[string]*unit), raises: raisable(),
 	}
 }
 

@@ -69,6 +69,7 @@ type process struct {
 	wg         sync.WaitGroup
 
 	promotion promotion
+	wholly    bool // every thread is low until the promotion, not only those that load and call
 	timed     timed
 
 	confined bool // a model's errors say so
@@ -151,6 +152,9 @@ func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process,
 		rouse:    make(chan struct{}, 1), loads: make(map[uint32]chan frame), promotion: newPromotion(opts.gently),
 	}
 	p.dozing.Store(true)
+	if p.wholly = opts.gently && h.raises; p.wholly {
+		lowerProcess(p.pid)
+	}
 	p.group = h.enclose(p.pid, opts.memoryLimit.Load()) // before it has taken any memory worth the name
 	p.arena = &arena{max: int(opts.maxRunBytes), announce: p.announce, forget: p.forget}
 	if err := p.connect(entries); err != nil {
@@ -202,7 +206,7 @@ func (p *process) connect(entries int) (err error) {
 	}
 	p.ringWorker = func() { _ = raw.Write(ringOnce) }
 	if p.ring.ring, err = newRing(mem, entries); err == nil {
-		err = p.ctl.send(frame{Op: "start", Slots: entries, Callers: p.opts.callers, Gently: p.opts.gently}, fd, toWorker[0], toCore[1])
+		err = p.ctl.send(frame{Op: "start", Slots: entries, Callers: p.opts.callers, Gently: p.opts.gently && !p.wholly}, fd, toWorker[0], toCore[1])
 	}
 	if err != nil {
 		_, _ = p.bell.Close(), p.bells.Close()
@@ -229,9 +233,18 @@ func (p *process) end(e ending, idle bool) bool {
 	}
 	p.mu.Unlock()
 	if first {
+		p.lowerFor(e)
 		_ = p.spawned.process.Kill() // an error means that it has ended
 	}
 	return first
+}
+
+// lowerFor lowers a process that is not wanted any more: to give some hundred megabytes back takes tens of milliseconds of a processor. Where
+// that takes too long, await raises it again.
+func (p *process) lowerFor(e ending) {
+	if (e.closed || e.parked) && p.host.raises {
+		lowerProcess(p.pid)
+	}
 }
 
 // held is the number of slots with a run, also one that has completed and whose caller has not seen it. mu is held.
@@ -288,6 +301,9 @@ func (p *process) await() {
 	case state = <-status:
 		ended = true
 	case <-time.After(time.Second): // the kernel still takes it apart; the callers need not wait for that
+		if p.host.raises {
+			_ = raiseProcess(p.pid) // others want every processor, and its memory is wanted too
+		}
 	}
 
 	p.mu.Lock()
@@ -383,7 +399,7 @@ func (p *process) load(ctx context.Context, id uint32, l *Load, frozen *atomic.P
 	p.loads[id] = answer
 	p.mu.Unlock()
 	load := *l
-	load.Gently, load.Confined = p.opts.gently, p.confined
+	load.Gently, load.Confined = p.opts.gently && !p.wholly, p.confined
 	fd, size, err := loadMemory(&load)
 	if err != nil {
 		return err

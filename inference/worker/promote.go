@@ -1,4 +1,7 @@
-// promote.go: a worker that has loaded at low priority gets callers of normal priority before it serves.
+// promote.go: a worker that has loaded at low priority gets normal priority before it serves.
+//
+// Where threads can be raised again (see raisable) the whole process is low until then: TensorFlow's first session, its pools and Go's collector
+// too. Elsewhere only the loading thread and the callers are, on threads that end, and fresh ones take over.
 package worker
 
 import (
@@ -54,6 +57,22 @@ func (x *promotion) ask() bool {
 	return true
 }
 
+// raise is the promotion of a process that is low as a whole.
+func (x *promotion) raise(pid int) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.next != "" {
+		return nil
+	}
+	if err := raiseProcess(pid); err != nil {
+		return err
+	}
+	x.next = "-"
+	close(x.heard)
+	close(x.done)
+	return nil
+}
+
 // answered takes the worker's word in.
 func (x *promotion) answered(op string) error {
 	x.mu.Lock()
@@ -71,11 +90,15 @@ func (x *promotion) answered(op string) error {
 	return nil
 }
 
-// promote has the worker replace its callers by such of normal priority, and waits until it has. It does nothing where that is so already.
+// promote raises the process, or has the worker replace its callers by such of normal priority and waits until it has. It does nothing where
+// that is so already.
 func (p *process) promote(ctx context.Context) error {
 	x := &p.promotion
 	if !x.isLow() {
 		return nil
+	}
+	if p.wholly {
+		return x.raise(p.pid)
 	}
 	asked := x.ask()
 	if asked {

@@ -132,8 +132,88 @@ func children(pid int) map[int]bool {
 	return found
 }
 
+// raising is what is to be expected where threads can be raised again, and a skip where they cannot.
+func raising(t *testing.T) {
+	t.Helper()
+	if !raisable() {
+		t.Skip("this process may not raise threads of low priority: it has neither CAP_SYS_NICE nor RLIMIT_NICE 20")
+	}
+}
+
+// TestWhollyGently: where threads can be raised again, every thread of the process is low until the promotion, and none after it.
+func TestWhollyGently(t *testing.T) {
+	raising(t)
+	bothWays(t, func(t *testing.T, h *testHost) {
+		l, release := held(t, "gentle")
+		pid, wait := begin(t, h, l, Options{Gently: true})
+		all := func() int {
+			tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // none: the test fails on that
+			return len(tasks)
+		}
+		untilAll := func() {
+			t.Helper()
+			for end := time.Now().Add(patience); len(lowThreads(t, pid)) != all(); time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("of %d threads these are low: %v", all(), lowThreads(t, pid))
+				}
+			}
+		}
+		untilAll()
+		release()
+		m := wait()
+		for range 20 {
+			echo(t, m, 1, 2)
+		}
+		untilAll()
+		for range 2 { // the second does nothing
+			if err := m.Promote(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if low := lowThreads(t, pid); len(low) > 0 || m.Low() {
+				t.Errorf("low after the promotion: %v", low)
+			}
+		}
+		for range 20 {
+			echo(t, m, 3)
+		}
+		if low := lowThreads(t, pid); len(low) > 0 {
+			t.Errorf("low while it serves: %v", low)
+		}
+		if s := m.Stats(); s.PID != pid || s.Restarts != 0 || s.Runs != 40 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// TestEndIsGentle: a process that is no longer wanted gives its memory back at low priority, and one that is replaced does not.
+func TestEndIsGentle(t *testing.T) {
+	raising(t)
+	h := startHost(t, true)
+	m := open(t, h, fakeLoad("a"), Options{})
+	_, p := m.unit.stats()
+	stopped := func(e ending) int {
+		t.Helper()
+		if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil { // so that its threads can still be looked at
+			t.Fatal(err)
+		}
+		lowered := len(lowThreads(t, p.pid))
+		if lowered > 0 {
+			t.Fatalf("%d threads are low while it serves", lowered)
+		}
+		p.lowerFor(e)
+		return len(lowThreads(t, p.pid))
+	}
+	if n := stopped(ending{reason: "it does not answer"}); n > 0 {
+		t.Errorf("%d threads were lowered of a process that is to be replaced", n)
+	}
+	if n := stopped(ending{closed: true}); n == 0 {
+		t.Error("no thread was lowered")
+	}
+}
+
 func TestGently(t *testing.T) {
 	bothWays(t, func(t *testing.T, h *testHost) {
+		h.raises = false
 		l, release := held(t, "gentle")
 		pid, wait := begin(t, h, l, Options{Gently: true})
 		loading := untilLow(t, pid, 1+l.Callers) // the loader, and the callers that wait for the warm-up
@@ -285,10 +365,14 @@ func TestStarved(t *testing.T) {
 // TestRealGently: TensorFlow's own threads are at normal priority when the model serves, whatever its pools.
 func TestRealGently(t *testing.T) {
 	library := realLibrary(t)
-	for _, zygote := range []bool{true, false} {
+	for i, zygote := range []bool{true, false, true, false} {
 		for _, pools := range []int{0, 2} {
-			t.Run(fmt.Sprintf("zygote=%v/pools=%d", zygote, pools), func(t *testing.T) {
+			t.Run(fmt.Sprintf("zygote=%v/pools=%d/wholly=%v", zygote, pools, i < 2), func(t *testing.T) {
+				if i < 2 {
+					raising(t)
+				}
 				h := startHostWith(t, HostOptions{UseZygote: zygote, Library: library})
+				h.raises = i < 2
 				dir := modeltest.Write(t, modeltest.BigVariables(20, 5)) // large enough for TensorFlow to read it with threads of their own
 				info, err := savedmodel.Read(dir, nil)
 				if err != nil {
@@ -304,7 +388,12 @@ func TestRealGently(t *testing.T) {
 					}
 				}
 				one()
-				untilLow(t, m.Stats().PID, l.Callers)
+				if i < 2 {
+					tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", m.Stats().PID)) // none: the next line fails on that
+					untilLow(t, m.Stats().PID, max(1, len(tasks)))
+				} else {
+					untilLow(t, m.Stats().PID, l.Callers)
+				}
 				if err := m.Promote(t.Context()); err != nil {
 					t.Fatal(err)
 				}
