@@ -311,7 +311,8 @@ func TestArrivals(t *testing.T) {
 	}
 	for _, m := range s.Status().Models {
 		for _, v := range m.Versions {
-			if v.Worker != nil && v.Worker.Restarts > 0 {
+			// On a machine that others keep busy a load at low priority is given up and made again, which is no death.
+			if v.Worker != nil && v.Worker.Restarts > 0 && !strings.Contains(v.Worker.LastDeath, "at low priority") {
 				t.Errorf("version %d: its worker died of %s", v.Number, v.Worker.LastDeath)
 			}
 		}

