@@ -58,6 +58,7 @@ e2e: build runtime ## the real clients against a running inferd
 	@tools/fetch.sh venv
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/run.py build/inferd
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/examples/run.py build/inferd
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -run PythonExample ./tools/deploy
 	@tools/fetch.sh triton
 	LIBTENSORFLOW='$(RUNTIME)' build/triton/bin/python tools/e2e/oip/run.py build/inferd
 	cd tools/e2e/oipgrpc/grpcurl && $(GO) build -o ../../../../build/grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
