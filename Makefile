@@ -58,6 +58,7 @@ e2e: build runtime ## the real clients against a running inferd
 	@tools/fetch.sh venv
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/run.py build/inferd
 	LIBTENSORFLOW='$(RUNTIME)' build/venv/bin/python tools/e2e/examples/run.py build/inferd
+	LIBTENSORFLOW='$(RUNTIME)' $(GO) test -count=1 -run PythonExample ./tools/deploy
 	@tools/fetch.sh triton
 	LIBTENSORFLOW='$(RUNTIME)' build/triton/bin/python tools/e2e/oip/run.py build/inferd
 	cd tools/e2e/oipgrpc/grpcurl && $(GO) build -o ../../../../build/grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
@@ -123,10 +124,10 @@ deb: deb-binary ## the packages for ARCH (amd64, arm64), in build/deb: zstd, or 
 	$(if $(GPU),tools/fetch.sh runtime-gpu && build/mkdeb $(DEB_FLAGS) -compress zstd -runtime build/runtime-gpu inferd-runtime-gpu)
 
 # What fails here for want of a tool is skipped, with a line that says so: lintian, root, a file system that can be laid over another.
-test-deb: deb-binary ## the packages: the same bytes twice, glibc, lintian, install, upgrade, remove, purge
+test-deb: deb-binary ## the packages for ARCH: the same bytes twice, glibc, lintian; and, of this machine's kind, install, upgrade, remove, purge
 	@mkdir -p build/again
 	$(DEB_BUILD) -o build/again/inferd-$(ARCH) ./cmd/inferd
-	cd tools/deb && $(GO) vet ./... && INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 20m -v ./... | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
+	cd tools/deb && $(GO) vet ./... && INFERD_DEB_ARCH=$(ARCH) INFERD_DEB_AGAIN='$(CURDIR)/build/again/inferd-$(ARCH)' $(GO) test -count=1 -timeout 20m -v ./... | grep --line-buffered -E '^(---|ok|FAIL|    [a-z_]*_test.go|panic)|^ +(E|W): '
 
 # deb-binary is what the packages are made of: the binary for the oldest glibc, what it says of itself, and who packs it.
 deb-binary:

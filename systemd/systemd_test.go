@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"golang.org/x/sys/unix"
 )
 
 const childEnv = "INFERD_TEST_INHERIT"
@@ -62,6 +64,37 @@ func TestNotifier(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReloadingHasItsTime: systemd takes the READY=1 that ends a reload only for one that it knows the begin of, by CLOCK_MONOTONIC.
+func TestReloadingHasItsTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "n")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	now := func() int64 {
+		var ts unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+			t.Fatal(err)
+		}
+		return ts.Nano() / 1000
+	}
+	before := now()
+	if err := NewNotifier(path).Reloading(); err != nil {
+		t.Fatal(err)
+	}
+	after := now()
+	buf := make([]byte, 100)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at int64
+	if _, err := fmt.Sscanf(string(buf[:n]), "RELOADING=1\nMONOTONIC_USEC=%d", &at); err != nil || at < before || at > after {
+		t.Errorf("told %q between %d and %d: %v", buf[:n], before, after, err)
 	}
 }
 

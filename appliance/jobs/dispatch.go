@@ -133,6 +133,9 @@ func (d *dispatcher) others() {
 // feed begins a lease for every model that has jobs, room for them and an answer for them. It returns when it is worth asking again.
 func (d *dispatcher) feed(now time.Time) (wait time.Duration) {
 	wait = time.Hour
+	if d.s.opts.Hold() {
+		return wait // it is asked again with every look
+	}
 	for _, depth := range d.s.queue.Models() {
 		m := d.models[depth.Model]
 		if m == nil {

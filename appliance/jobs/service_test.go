@@ -229,6 +229,36 @@ func TestWaitsForItsModel(t *testing.T) {
 	})
 }
 
+// TestHeldQueue: while the queue is held no job is leased, though its model answers; then all go on.
+func TestHeldQueue(t *testing.T) {
+	var held atomic.Bool
+	held.Store(true)
+	inBubble(t, func(b *box) { b.opts.Hold = held.Load }, func(b *box) {
+		b.publish("m", 1, &fake.Runner{})
+		it := b.put("m", 1)
+		b.stays(it)
+		held.Store(false)
+		b.ends(it, storage.Done)
+	})
+}
+
+// TestPing: the dispatcher answers while it turns, and nobody does for one that does not.
+func TestPing(t *testing.T) {
+	inBubble(t, nil, func(b *box) {
+		ask := func(s *jobs.Service) error {
+			ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+			defer cancel()
+			return s.Ping(ctx)
+		}
+		if err := ask(b.Service); err != nil {
+			b.Errorf("one that runs: %v", err)
+		}
+		if err := ask(jobs.New(b.opts)); !errors.Is(err, context.DeadlineExceeded) {
+			b.Errorf("one that does not run: %v", err)
+		}
+	})
+}
+
 // TestKeepsItsVersion: over an update, what is pinned stays with its version and what is not goes to the new one.
 func TestKeepsItsVersion(t *testing.T) {
 	inBubble(t, nil, func(b *box) {

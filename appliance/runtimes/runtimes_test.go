@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,7 +89,23 @@ func TestInstallPinned(t *testing.T) {
 		t.Skip("the pinned wheel is not in build/wheels; `make runtime` fetches it")
 	}
 	p := Places{Package: t.TempDir(), State: t.TempDir()}
-	w := Wheel{found[0], pin.SHA256}
+	// As `inferd runtime install` does: pip fetches it, from the directory that is the only place it may look at.
+	home, err := filepath.Abs(filepath.Dir(found[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PIP_NO_INDEX", "1")
+	t.Setenv("PIP_FIND_LINKS", home)
+	wrong := pin
+	wrong.SHA256 = strings.Repeat("0", 64)
+	if _, err := Fetch(t.Context(), wrong, t.TempDir(), io.Discard); err == nil {
+		t.Error("pip brought a wheel with another sum")
+	}
+	var said strings.Builder
+	w, err := Fetch(t.Context(), pin, t.TempDir(), &said)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &said)
+	}
 	no := errors.New("it aborts")
 	checked := ""
 	r, err := p.Install(t.Context(), w, func(_ context.Context, library string) error {

@@ -155,7 +155,11 @@ func standIns(t *testing.T, cc, dir string) string {
 			"-Wl,-rpath,$ORIGIN/../../nvidia/cublas/lib:$ORIGIN/../nvidia/cublas/lib:$ORIGIN/../../nvidia/cublas/lib"},
 		{filepath.Join(dir, "libtensorflow_cc.so.2"), "-DNAME=tfcc", "-Wl,--no-as-needed", filepath.Join(dir, "libtensorflow_framework.so.2"), "-Wl,-rpath,$ORIGIN"},
 	} {
-		args := append([]string{"-shared", "-s", "-fPIC", "-O2", "-Wl,-z,relro,-z,now,--enable-new-dtags", "-Wl,-soname," + filepath.Base(lib[0]), "-o", lib[0], lib[1], src}, lib[2:]...)
+		symbols := "-g" // as in TensorFlow's wheels: packing strips it. NVIDIA's come stripped, and nobody may change them.
+		if filepath.Dir(lib[0]) == cuda {
+			symbols = "-s"
+		}
+		args := append([]string{"-shared", symbols, "-fPIC", "-O2", "-Wl,-z,relro,-z,now,--enable-new-dtags", "-Wl,-soname," + filepath.Base(lib[0]), "-o", lib[0], lib[1], src}, lib[2:]...)
 		if out, err := exec.Command(cc, args...).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

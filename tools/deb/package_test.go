@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/sha256"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,19 +27,46 @@ type builder struct {
 	gpu string
 }
 
+// arch is whose packages are tried: this machine's, or the other's, which are made and looked at here and not installed.
+func arch() string {
+	if a := os.Getenv("INFERD_DEB_ARCH"); a != "" {
+		return a
+	}
+	return runtime.GOARCH
+}
+
+// cross is what the tools for arch have before their names.
+func cross() string {
+	if arch() == runtime.GOARCH {
+		return ""
+	}
+	return map[string]string{"arm64": "aarch64", "amd64": "x86_64"}[arch()] + "-linux-gnu-"
+}
+
+// compiler is a C compiler for arch.
+func compiler(t *testing.T) string {
+	t.Helper()
+	name := "cc"
+	if cross() != "" {
+		name = cross() + "gcc"
+	}
+	cc, err := exec.LookPath(name)
+	if err != nil {
+		t.Skipf("no C compiler %s is here to make stand-ins for libtensorflow", name)
+	}
+	return cc
+}
+
 func newBuilder(t *testing.T) *builder {
 	t.Helper()
-	cc, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("no C compiler is here to make stand-ins for libtensorflow")
-	}
-	for _, tool := range []string{"dpkg-deb", "strip", "xz"} {
+	cc := compiler(t)
+	for _, tool := range []string{"dpkg-deb", cross() + "strip", "xz"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is not here", tool)
 		}
 	}
 	b := &builder{t: t}
-	b.arch, b.version, b.strip, b.compress = runtime.GOARCH, "1.0.0", "strip", "zstd"
+	b.arch, b.version, b.strip, b.compress = arch(), "1.0.0", cross()+"strip", "zstd"
 	b.binary, b.manual = "../../build/inferd-"+b.arch, "../../build/manual"
 	if _, err := os.Stat(b.binary); err != nil {
 		t.Skip("build/inferd-" + b.arch + " is not here; `make deb-binary` builds it")
@@ -98,7 +126,7 @@ func (b *builder) all(names ...string) string {
 // kinds are the packages that are made for this architecture.
 func kinds() []string {
 	list := []string{"inferd", "inferd-runtime-cpu"}
-	if runtime.GOARCH == "amd64" {
+	if arch() == "amd64" {
 		list = append(list, "inferd-runtime-gpu")
 	}
 	return list
@@ -152,8 +180,48 @@ func TestBinaryIsTheSameBytesTwice(t *testing.T) {
 	if again == "" {
 		t.Skip("INFERD_DEB_AGAIN names no second binary; `make test-deb` links one")
 	}
-	if a, b := sum(t, "../../build/inferd-"+runtime.GOARCH), sum(t, again); a != b {
+	if a, b := sum(t, "../../build/inferd-"+arch()), sum(t, again); a != b {
 		t.Errorf("the binary is %s and then %s", a, b)
+	}
+}
+
+// TestLibrariesAreStripped: the stand-ins have local symbols and debugging information, as TensorFlow's wheels do; what is packed has not.
+func TestLibrariesAreStripped(t *testing.T) {
+	b := newBuilder(t)
+	sections := func(path string) (found []string) {
+		t.Helper()
+		f, err := elf.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for _, s := range f.Sections {
+			if s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") {
+				found = append(found, s.Name)
+			}
+		}
+		return found
+	}
+	const library = "libtensorflow_cc.so.2"
+	if before := sections(filepath.Join(b.cpu, library)); len(before) < 2 {
+		t.Fatalf("the stand-in has only %v, so this test shows nothing", before)
+	}
+	made, err := filepath.Glob(filepath.Join(b.all("inferd-runtime-cpu"), "inferd-runtime-cpu-*.deb"))
+	if err != nil || len(made) != 1 {
+		t.Fatalf("%v, %v", made, err)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("dpkg-deb", "--extract", made[0], dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	libraries, err := filepath.Glob(filepath.Join(dir, runtimeDir, "*", "libtensorflow*"))
+	if err != nil || len(libraries) != 2 {
+		t.Fatalf("%v, %v", libraries, err)
+	}
+	for _, l := range libraries {
+		if left := sections(l); len(left) > 0 {
+			t.Errorf("%s is packed with %v", filepath.Base(l), left)
+		}
 	}
 }
 
@@ -201,7 +269,7 @@ func TestContents(t *testing.T) {
 	}, "inferd-runtime-cpu": {`Depends: inferd-runtime-cpu-2\.\d+\.\d+ \(>= 2\.\d+\.\d+-\d+\)\n`},
 		"inferd-runtime-cpu-*": {`\./usr/lib/inferd/runtime/2\.\d+\.\d+/libtensorflow_cc\.so\.2\n`, `\./usr/lib/inferd/runtime/2\.\d+\.\d+/libtensorflow_framework\.so\.2\n`, `Depends: libc6 `},
 	}
-	if runtime.GOARCH == "amd64" {
+	if arch() == "amd64" {
 		wanted["inferd-runtime-gpu"] = []string{`\./lib/systemd/system/inferd\.service\.d/gpu\.conf\n`}
 		wanted["inferd-runtime-gpu-*"] = []string{`\./usr/lib/inferd/runtime/2\.\d+\.\d+-gpu/nvidia/cublas/lib/libcublas\.so\.12\n`, `licenses/nvidia_cublas_cu12\.txt\.gz\n`, `Recommends: libcuda1`}
 	}
@@ -251,6 +319,9 @@ func TestLintian(t *testing.T) {
 // inRoot runs a script of testdata in a copy of this machine's root, which nothing of what it does gets out of.
 func inRoot(t *testing.T, script string, env ...string) {
 	t.Helper()
+	if arch() != runtime.GOARCH {
+		t.Skipf("packages for %s cannot be installed on %s", arch(), runtime.GOARCH)
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("not root: packages cannot be installed, in no root at all")
 	}

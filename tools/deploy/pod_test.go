@@ -346,6 +346,30 @@ func TestPodOfTensorFlowServing(t *testing.T) {
 	p.stop(60)
 }
 
+// TestPodWithTheShortestCommand: gRPC and a file, as a Deployment that wants no more has it.
+func TestPodWithTheShortestCommand(t *testing.T) {
+	tool(t, "runc", "runc")
+	root, config := unpacked(t)
+	all := manifests(t, packaging+"/kubernetes/tensorflow-serving.yaml")
+	m, c := deploymentOf(t, all)
+	args := slices.DeleteFunc(slices.Clone(c.Args), func(a string) bool { return strings.HasPrefix(a, "--rest_api_port") })
+	if want := []string{"--port=8500", "--model_config_file=/model_config.prototxt"}; !slices.Equal(args, want) {
+		t.Fatalf("the manifest's arguments are %q", c.Args)
+	}
+	p := runPod(t, root, config, slices.Concat(c.Command, args), nil, c.SecurityContext.ReadOnlyRootFilesystem, volumes(t, all, m, models(t)))
+	conn, err := grpc.NewClient("passthrough:///127.0.0.1:8500", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(p.dial))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	until(t, "an answer over gRPC", func() error { return halfGRPC(conn) })
+	if c, err := p.dial(t.Context(), "127.0.0.1:8501"); err == nil {
+		_ = c.Close()
+		t.Error("a REST port is open that nobody asked for")
+	}
+	p.stop(60)
+}
+
 // TestContainerAsTheirsIsRun: no command, a model's name in the environment, a read-only root, and the image's own health check.
 func TestContainerAsTheirsIsRun(t *testing.T) {
 	tool(t, "runc", "runc")

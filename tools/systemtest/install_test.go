@@ -2,6 +2,7 @@
 package systemtest
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 )
 
-// TestInstallToFirstPrediction: one apt install, one cp -r, one curl. Nothing is configured, and nothing else is done.
+// TestInstallToFirstPrediction: one apt install, one cp -r, one curl, as the README has them. Nothing is configured, and nothing else is done.
 func TestInstallToFirstPrediction(t *testing.T) {
 	t.Parallel()
 	m := off(t)
@@ -21,11 +22,11 @@ func TestInstallToFirstPrediction(t *testing.T) {
 	m.bring(t, packages(t, "v1"))
 
 	began := time.Now()
-	m.sh(t, "cd /var/cache && apt-get install -y ./inferd*.deb")
+	lines := readme(t)
+	m.sh(t, "cd /var/cache && "+strings.Replace(lines[0], "apt install", "apt-get install -y", 1)) // as apt is called by what is no person
 	installed := time.Since(began)
-	m.sh(t, "cp -r /root/half_plus_two /var/lib/inferd/models/")
-	const curl = `curl -sS --fail --max-time 10 --retry 10 --retry-delay 1 --retry-all-errors -d '{"instances": [[1.0]]}' http://127.0.0.1:8501/v1/models/half_plus_two:predict`
-	answer := m.outside(t, curl)
+	m.sh(t, "cd /root && "+lines[1])
+	answer := m.outside(t, strings.Replace(lines[2], "curl ", "curl -sS --max-time 10 ", 1)) // no curl is on the machine
 	t.Logf("apt install %v, to the first prediction %v: %s", installed.Round(100*time.Millisecond), time.Since(began).Round(100*time.Millisecond), strings.Join(strings.Fields(answer), " "))
 	if !strings.Contains(strings.Join(strings.Fields(answer), ""), `"predictions":[[2.5]]`) {
 		t.Errorf("answered %s", answer)
@@ -41,6 +42,7 @@ func TestInstallToFirstPrediction(t *testing.T) {
 	if user := m.prop("User"); user != "inferd" {
 		t.Errorf("it runs as %q", user)
 	}
+	m.loopbackAlone(t)
 	t.Log(m.run(t, "systemctl", "status", "--no-pager", "-n", "0", "inferd.service"))
 	t.Log(lastLine(m.try("systemd-analyze", "security", "--no-pager", "inferd.service")))
 
@@ -50,6 +52,43 @@ func TestInstallToFirstPrediction(t *testing.T) {
 	}
 	boot(t, m)
 	m.answers(t, "half_plus_two", 1, 2.5)
+}
+
+// readme is the block of commands in the README's section on installing, without sudo: an install, a copy of a model, a request.
+func readme(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Install\n")
+	_, block, _ := strings.Cut(section, "```sh\n")
+	block, _, found := strings.Cut(block, "\n```")
+	lines := strings.Split(strings.ReplaceAll(block, "sudo ", ""), "\n")
+	if !found || len(lines) != 3 || !strings.HasPrefix(lines[0], "apt install ./inferd") || !strings.HasPrefix(lines[1], "cp -r half_plus_two ") || !strings.HasPrefix(lines[2], "curl ") {
+		t.Fatalf("the README's commands are %q", lines)
+	}
+	return lines
+}
+
+// loopbackAlone: as installed, no port is open to other machines.
+func (m *Machine) loopbackAlone(t *testing.T) {
+	t.Helper()
+	const listens = "0A"
+	ports := map[string]bool{}
+	for line := range strings.Lines(m.sh(t, "cat /proc/net/tcp /proc/net/tcp6")) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != listens {
+			continue
+		}
+		address, port, _ := strings.Cut(f[1], ":")
+		if ports[port] = true; address != "0100007F" {
+			t.Errorf("port %s (hex) is open at %s", port, address)
+		}
+	}
+	if !ports["2134"] || !ports["2135"] { // 8500 and 8501
+		t.Errorf("the ports that are open are %v", ports)
+	}
 }
 
 func lastLine(s string) string { return s[strings.LastIndexByte(s, '\n')+1:] }
