@@ -203,7 +203,11 @@ func (g *Generator) prepareGRPC(ctx context.Context) error {
 
 // source is the address that a client sends from; nil where it does not matter.
 func (g *Generator) source(client int) net.Addr {
-	if g.opts.Clients == 1 {
+	switch {
+	case g.opts.Clients > 1:
+	case g.opts.From != nil:
+		return &net.TCPAddr{IP: g.opts.From}
+	default:
 		return nil
 	}
 	return &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+client))}

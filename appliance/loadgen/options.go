@@ -38,9 +38,10 @@ type Options struct {
 	Signature string // serving_default
 	Priority  string // sent as X-Inferd-Priority
 
-	InFlight       int  // at a time, over REST as many connections; 1000
-	Clients        int  // loopback addresses to send from; 1
-	ExpectContinue bool // REST: the body waits for 100 Continue
+	InFlight       int    // at a time, over REST as many connections; 1000
+	Clients        int    // loopback addresses to send from; 1
+	From           net.IP // of this machine, to send from with one client; the kernel's choice
+	ExpectContinue bool   // REST: the body waits for 100 Continue
 
 	Token    string // shown with each request; no result, error or progress has it
 	TLS      bool

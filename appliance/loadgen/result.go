@@ -55,6 +55,7 @@ type Step struct {
 	Service Times `json:"service"` // of answers, from the time of sending
 	Refusal Times `json:"refusal"` // of refusals, from the time of sending
 
+	LateServed   int64   `json:"late_served"` // answered after the deadline, counted from when they were sent
 	LateSends    int64   `json:"late_sends"`  // more than 5 ms after they were due
 	LateMost     float64 `json:"late_max_ms"` // the latest of them
 	Held         int64   `json:"held"`        // waited for one of max_in_flight to end
@@ -70,7 +71,7 @@ func (t *tally) step(offered int64, measured time.Duration) Step {
 	defer t.mu.Unlock()
 	s := Step{Seconds: measured.Seconds(), Offered: offered, Sent: t.sent, Answered: t.answered, Good: t.good, Refused: t.refused, Failed: t.failed, Open: t.open,
 		RefusedBy: maps.Clone(t.refusedBy), FailedBy: maps.Clone(t.failedBy), Latency: times(t.latency), Service: times(t.service), Refusal: times(t.refusal),
-		LateSends: t.late, LateMost: float64(t.lateMost.Microseconds()) / 1000, Held: t.held, MostInFlight: t.mostInFlight}
+		LateServed: t.lateServed, LateSends: t.late, LateMost: float64(t.lateMost.Microseconds()) / 1000, Held: t.held, MostInFlight: t.mostInFlight}
 	if s.Seconds > 0 {
 		s.OfferedRate, s.AnsweredRate, s.Goodput = float64(offered)/s.Seconds, float64(t.answered)/s.Seconds, float64(t.good)/s.Seconds
 	}

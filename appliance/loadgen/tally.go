@@ -66,6 +66,7 @@ type tally struct {
 	sent, answered, good, late   int64
 	refusedBy, failedBy          map[string]int64
 	refused, failed, held        int64
+	lateServed                   int64
 	lateMost                     time.Duration
 	warm, inFlight, mostInFlight int64
 	open                         int64 // of those sent and counted
@@ -117,6 +118,9 @@ func (t *tally) end(due, sent, done time.Time, measured bool, o outcome) {
 		record(t.service, done.Sub(sent))
 		if t.deadline == 0 || done.Sub(due) <= t.deadline {
 			t.good++
+		}
+		if t.deadline > 0 && done.Sub(sent) > t.deadline {
+			t.lateServed++
 		}
 	case refused:
 		t.refused++

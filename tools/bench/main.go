@@ -104,7 +104,7 @@ var figures = []struct {
 }{
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
 	{"latency", (*bench).latency}, {"idle", (*bench).idle}, {"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
-	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
+	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"quota", (*bench).quota}, {"clients", (*bench).clients}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
 	{"oip", (*bench).oip}, {"oip-stream", (*bench).oipStream},
 }
 
@@ -203,9 +203,13 @@ func (b *bench) start(runtime, models string, args ...string) (*server, error) {
 }
 
 func waitReady(url string, limit time.Duration) error {
+	return waitReadyBy(http.DefaultClient, url, limit)
+}
+
+func waitReadyBy(client *http.Client, url string, limit time.Duration) error {
 	end := time.Now().Add(limit)
 	for time.Now().Before(end) {
-		if resp, err := http.Get(url); err == nil {
+		if resp, err := client.Get(url); err == nil {
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return nil

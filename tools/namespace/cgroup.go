@@ -76,44 +76,19 @@ func self(t *testing.T) string {
 }
 
 func newCgroup(bytes int64) (Cgroup, error) {
-	text, err := os.ReadFile("/proc/self/cgroup")
+	dir, v1, err := Controller("memory")
 	if err != nil {
 		return Cgroup{}, err
 	}
-	for line := range strings.Lines(string(text)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		g := Cgroup{dir: filepath.Join("/sys/fs/cgroup", parts[2])}
-		switch {
-		case parts[1] == "memory" || strings.HasPrefix(parts[1], "memory,") || strings.HasSuffix(parts[1], ",memory"):
-			g = Cgroup{dir: filepath.Join("/sys/fs/cgroup/memory", parts[2]), v1: true}
-		case parts[0] != "0":
-			continue
-		default:
-			have, err := os.ReadFile(filepath.Join(g.dir, "cgroup.subtree_control"))
-			if err != nil || !strings.Contains(string(have), "memory") {
-				continue // not delegated
-			}
-		}
-		if _, err := os.Stat(g.dir); err != nil { // the path is the host's
-			g.dir = "/sys/fs/cgroup"
-			if g.v1 {
-				g.dir = "/sys/fs/cgroup/memory"
-			}
-		}
-		g.dir = filepath.Join(g.dir, "inferd-test-"+strconv.Itoa(os.Getpid()))
-		if err := os.Mkdir(g.dir, 0o755); err != nil {
-			return g, err
-		}
-		if err := g.SetLimit(bytes); err != nil {
-			_ = os.Remove(g.dir) // err says more
-			return g, err
-		}
-		return g, nil
+	g := Cgroup{dir: filepath.Join(dir, "inferd-test-"+strconv.Itoa(os.Getpid())), v1: v1}
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
+		return g, err
 	}
-	return Cgroup{}, errors.New("this process is in no memory cgroup that may be divided")
+	if err := g.SetLimit(bytes); err != nil {
+		_ = os.Remove(g.dir) // err says more
+		return g, err
+	}
+	return g, nil
 }
 
 // SetLimit changes the limit, without swap.
