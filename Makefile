@@ -23,7 +23,7 @@ run: runtime ## serve a real model, prove it, stay in the foreground; STREAM=1: 
 	@tools/fetch.sh model
 	@$(MAKE) --no-print-directory build
 	@$(GO) build -o build/demo ./tools/demo
-	@exec build/demo $(if $(STREAM),-stream) -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
+	@exec build/demo $(if $(STREAM),-stream) -simple build/models -- --models-dir build/models --runtime '$(RUNTIME)' --state-dir build/state
 
 test: runtime lint race memory schemas fuzz-short e2e test-deb soak-short test-system ## everything the project checks
 	@echo "all checks passed"

@@ -12,7 +12,7 @@ import (
 
 func (a *Appliance) newOIP() *oip.Service {
 	return oip.New(a.service, oip.Options{
-		Version: a.opts.Version, Statistics: a.metrics.stats, Repository: a.updater,
+		Name: a.cfg.OIP.ServerName, Version: a.opts.Version, Statistics: a.metrics.stats, Repository: a.updater,
 		Live:  func() bool { return a.health.Report().Live },
 		Ready: func() bool { return a.health.Report().Ready && !a.isDraining() },
 		Serving: func(model string) (serving, known bool) {

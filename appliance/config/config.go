@@ -224,6 +224,7 @@ type GRPC struct {
 
 // OIP is about the Open Inference Protocol.
 type OIP struct {
+	ServerName     string  `yaml:"server_name" doc:"The name that the server's metadata tells. Some programs that were written for Triton go on only where it is triton; nothing else depends on it."`
 	Repository     Callers `yaml:"repository" doc:"Whose requests to load and unload a model are granted where no tokens are asked for (access.tokens_file): local (callers on this machine), any (every caller, as in Triton) or off. Where they are asked for, everyone's whose token has the scope admin, unless off."`
 	StreamRequests int     `yaml:"stream_requests" doc:"Requests of one ModelStreamInfer that may be without an answer. What a client sends beyond that waits unread."`
 }

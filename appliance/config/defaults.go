@@ -22,7 +22,7 @@ func Default() *Config {
 		Admission:    Admission{MaxRequests: 8192},
 		Limits:       defaultLimits(),
 		GRPC:         GRPC{ReloadConfig: LocalCallers},
-		OIP:          OIP{Repository: LocalCallers, StreamRequests: 128},
+		OIP:          OIP{ServerName: "inferd", Repository: LocalCallers, StreamRequests: 128},
 		Stream:       defaultStream(),
 		Monitoring:   Monitoring{Paths: []string{"/metrics", "/monitoring/prometheus/metrics"}},
 		Log:          Log{Format: FormatText, Level: "info"},

@@ -68,6 +68,9 @@ func (c *Config) Validate() error {
 		v.addf("rest.origins", "rest.cors lets pages of every origin in, so a list of some would say nothing; remove one of the two")
 	}
 	v.number("oip.stream_requests", int64(c.OIP.StreamRequests), 1, 4096)
+	if n := len(c.OIP.ServerName); n == 0 || n > 64 || strings.ContainsFunc(c.OIP.ServerName, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		v.addf("oip.server_name", "%q is no name; write 1 to 64 printable characters of ASCII without spaces, such as inferd", c.OIP.ServerName)
+	}
 	v.oneOf("oip.repository", string(c.OIP.Repository), string(LocalCallers), string(AnyCallers), string(NoCallers))
 	v.admission(&c.Admission)
 	v.access(&c.Access)

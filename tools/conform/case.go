@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -23,6 +24,9 @@ import (
 
 // Request is one prediction.
 type Request struct {
+	Method                  string        // "": predict
+	Examples                []Example     // of Classify and Regress, which have no Inputs
+	Deadline                time.Duration // 0: none is named; each protocol has its own way
 	Model, Label, Signature string
 	Version                 int64 // 0: none is named
 	Inputs                  []Input
@@ -61,6 +65,8 @@ type Door struct {
 	Name string
 	Kind Kind
 	Ask  func(ctx context.Context, r *Request) (*Answer, error)
+	// Mute says why the door does not tell a reason, and neither a code nor a status where an error has none of either; "": it does.
+	Mute string
 	// Local: the kernel tells who asks, so tokens do not count.
 	Local bool
 }

@@ -15,6 +15,9 @@ func (spoiling) Name() string { return protocodec.Name }
 
 // Marshal implements encoding.CodecV2.
 func (c spoiling) Marshal(v any) (mem.BufferSlice, error) {
+	if ready, ok := v.([]byte); ok {
+		return mem.BufferSlice{mem.SliceBuffer(c.r.spoilMessage(ready))}, nil
+	}
 	b, err := encoding.GetCodecV2(protocodec.Name).Marshal(v)
 	if err != nil || !c.r.Garbage && c.r.Large == 0 {
 		return b, err
@@ -24,5 +27,9 @@ func (c spoiling) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal implements encoding.CodecV2.
 func (spoiling) Unmarshal(data mem.BufferSlice, v any) error {
+	if into, ok := v.(*[]byte); ok {
+		*into = data.Materialize()
+		return nil
+	}
 	return encoding.GetCodecV2(protocodec.Name).Unmarshal(data, v)
 }

@@ -29,16 +29,21 @@ import (
 	"github.com/inferd/inferd/inference"
 )
 
-const predictMethod = "/tensorflow.serving.PredictionService/Predict"
-
 func (s *Server) grpcDoors() []Door {
 	door := func(name string, conn *grpc.ClientConn, opts ...grpc.CallOption) Door {
 		return Door{Name: name, Kind: GRPC, Local: conn == s.GRPCSocket, Ask: func(ctx context.Context, r *Request) (*Answer, error) {
-			got := new(pb.PredictResponse)
-			if err := conn.Invoke(r.metadata(ctx), predictMethod, r.proto(), got, append(opts, grpc.ForceCodecV2(spoiling{r}))...); err != nil {
+			if r.Deadline != 0 {
+				return r.patientPredict(ctx, conn)
+			}
+			message, err := r.message()
+			if err != nil {
+				return nil, err
+			}
+			var got []byte
+			if err := conn.Invoke(r.metadata(ctx), r.rpc(), message, &got, append(opts, grpc.ForceCodecV2(spoiling{r}))...); err != nil {
 				return statusAnswer(status.Convert(err)), nil
 			}
-			return protoAnswer(got), nil
+			return r.answer(got)
 		}}
 	}
 	return []Door{door("gRPC", s.GRPC), door("gRPC, zstd", s.GRPC, grpc.UseCompressor(coding.Zstd)), door("gRPC, gzip", s.GRPC, grpc.UseCompressor(coding.Gzip)),
@@ -108,7 +113,7 @@ func (s *Server) webDoors() []Door {
 }
 
 func (s *Server) web(ctx context.Context, c *http.Client, text bool, r *Request) (*Answer, error) {
-	message, err := gproto.Marshal(r.proto())
+	message, err := r.message()
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +130,17 @@ func (s *Server) web(ctx context.Context, c *http.Client, text bool, r *Request)
 	if r.Priority != "" {
 		headers["Inferd-Priority"] = r.Priority
 	}
-	resp, got, err := s.do(ctx, c, "", http.MethodPost, predictMethod, body, headers)
+	if r.Deadline != 0 {
+		headers["Grpc-Timeout"] = grpcTimeout(r.Deadline)
+	}
+	resp, got, err := s.do(ctx, c, "", http.MethodPost, r.rpc(), body, headers)
 	if err != nil {
 		return nil, err
 	}
 	if resp.status != http.StatusOK {
+		if !bytes.HasPrefix(got, []byte("{")) {
+			return withoutStatus(resp.status, got)
+		}
 		return failure(resp, got)
 	}
 	if text {
@@ -144,11 +155,9 @@ func (s *Server) web(ctx context.Context, c *http.Client, text bool, r *Request)
 		}
 		flags, end := got[0], 5+int(binary.BigEndian.Uint32(got[1:]))
 		if flags == 0 {
-			p := new(pb.PredictResponse)
-			if err := gproto.Unmarshal(got[5:end], p); err != nil {
+			if answer, err = r.answer(got[5:end]); err != nil {
 				return nil, err
 			}
-			answer = protoAnswer(p)
 		} else if st, err := trailers(got[5:end]); err != nil || st.Code() != codes.OK {
 			return statusAnswer(st), err
 		}

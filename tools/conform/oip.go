@@ -29,9 +29,12 @@ func (s *Server) oipDoors() []Door {
 		return Door{Name: name, Kind: OIPREST, Ask: func(ctx context.Context, r *Request) (*Answer, error) { return s.infer(ctx, c, packed, binary, r) }}
 	}
 	rpc := func(name string, conn *grpc.ClientConn, raw, stream bool) Door {
-		return Door{Name: name, Kind: OIPGRPC, Local: conn == s.GRPCSocket, Ask: func(ctx context.Context, r *Request) (*Answer, error) {
-			if stream {
+		return Door{Name: name, Kind: OIPGRPC, Mute: mute[stream], Local: conn == s.GRPCSocket, Ask: func(ctx context.Context, r *Request) (*Answer, error) {
+			switch {
+			case stream:
 				return r.inferOnStream(ctx, conn)
+			case r.Deadline > 0 && !raw: // the raw doors send the parameter
+				return r.patientInfer(ctx, conn, raw)
 			}
 			got := new(oippb.ModelInferResponse)
 			if err := conn.Invoke(r.metadata(ctx), inferMethod, r.inferProto(raw), got, grpc.ForceCodecV2(spoiling{r})); err != nil {
@@ -44,6 +47,17 @@ func (s *Server) oipDoors() []Door {
 		rest("v2 REST, binary over HTTP/2", s.HTTP2, "", true),
 		rpc("v2 gRPC, contents", s.GRPC, false, false), rpc("v2 gRPC, raw", s.GRPC, true, false), rpc("v2 gRPC, raw, on the HTTP port", s.GRPCOnHTTP, true, false),
 		rpc("v2 gRPC, stream", s.GRPC, true, true), rpc("v2 gRPC, raw, on a unix socket", s.GRPCSocket, true, false)}
+}
+
+// mute is why a door does not tell reasons: one that is a stream.
+var mute = map[bool]string{true: "ModelStreamInferResponse has an error_message and nothing else"}
+
+// micros is the deadline as the parameter timeout has it, which is at least 1.
+func (r *Request) micros() int64 {
+	if us := r.Deadline.Microseconds(); us != 0 {
+		return us
+	}
+	return 1
 }
 
 // version is a version or a label as v2 has it.
@@ -60,6 +74,9 @@ func (s *Server) infer(ctx context.Context, c *http.Client, packed string, raw b
 	fmt.Fprintf(&b, `{"parameters":{"binary_data_output":%v`, raw)
 	if r.Signature != "" {
 		fmt.Fprintf(&b, `,"signature_name":%q`, r.Signature)
+	}
+	if r.Deadline != 0 && raw {
+		fmt.Fprintf(&b, `,"timeout":%d`, r.micros())
 	}
 	b.WriteString(`},"inputs":[`)
 	for i, in := range r.Inputs {
@@ -90,6 +107,7 @@ func (s *Server) infer(ctx context.Context, c *http.Client, packed string, raw b
 	head := r.spoil([]byte(b.String()), ' ')
 	headers := r.headers()
 	if raw {
+		delete(headers, "Request-Timeout") // the parameter says it
 		headers[lengthHeader] = strconv.Itoa(len(head))
 	}
 	path := "/v2/models/" + r.Model
@@ -179,6 +197,12 @@ func (r *Request) inferProto(raw bool) *oippb.ModelInferRequest {
 	m := &oippb.ModelInferRequest{ModelName: r.Model, ModelVersion: r.version(), Id: "1"}
 	if r.Signature != "" {
 		m.Parameters = map[string]*oippb.InferParameter{"signature_name": {ParameterChoice: &oippb.InferParameter_StringParam{StringParam: r.Signature}}}
+	}
+	if r.Deadline != 0 {
+		if m.Parameters == nil {
+			m.Parameters = map[string]*oippb.InferParameter{}
+		}
+		m.Parameters["timeout"] = &oippb.InferParameter{ParameterChoice: &oippb.InferParameter_Int64Param{Int64Param: r.micros()}}
 	}
 	for _, name := range r.Outputs {
 		m.Outputs = append(m.Outputs, &oippb.ModelInferRequest_InferRequestedOutputTensor{Name: name})

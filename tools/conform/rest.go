@@ -73,6 +73,9 @@ func (r *Request) headers() map[string]string {
 	if r.Priority != "" {
 		h["X-Inferd-Priority"] = r.Priority
 	}
+	if r.Deadline != 0 {
+		h["Request-Timeout"] = seconds(r.Deadline)
+	}
 	return h
 }
 
@@ -128,14 +131,14 @@ func failure(resp reply, body []byte) (*Answer, error) {
 }
 
 func (s *Server) rest(ctx context.Context, c *http.Client, packed string, r *Request) (*Answer, error) {
-	resp, body, err := s.do(ctx, c, packed, http.MethodPost, r.path("predict"), r.columns(), r.headers())
+	resp, body, err := s.do(ctx, c, packed, http.MethodPost, r.path(r.verb()), r.body(), r.headers())
 	if err != nil {
 		return nil, err
 	}
 	if resp.status != http.StatusOK {
 		return failure(resp, body)
 	}
-	return columnAnswer(body)
+	return r.document(body)
 }
 
 // columnAnswer reads {"outputs": ...}: a value, where there is one output, or an object of them. The one output's name is not told.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/gorilla/websocket"
@@ -45,6 +46,9 @@ func (s *Server) stream(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	if r.Version != 0 {
 		frame += fmt.Sprintf(`,"version":%d`, r.Version)
+	}
+	if r.Deadline != 0 {
+		frame += fmt.Sprintf(`,"deadline_ms":%s`, strconv.FormatFloat(r.Deadline.Seconds()*1000, 'f', -1, 64))
 	}
 	plain := *r
 	plain.Garbage, plain.Large = false, 0

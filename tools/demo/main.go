@@ -1,6 +1,6 @@
 // demo: what `make run` ends with. Starts inferd on a models directory, plays a synthesised melody to the basic-pitch model over REST, or
-// with -stream (`make run STREAM=1`) several over one WebSocket, prints the notes that it heard beside the notes that were played, and
-// leaves the appliance in the foreground.
+// with -stream (`make run STREAM=1`) several over one WebSocket, prints the notes that it heard beside the notes that were played,
+// publishes the small models of tritonclient's example programs, and leaves the appliance in the foreground.
 package main
 
 import (
@@ -37,15 +37,16 @@ func main() {
 	binary := flag.String("inferd", "build/inferd", "the binary to start")
 	base := flag.String("url", "http://127.0.0.1:8501", "where its HTTP port will be")
 	streamed := flag.Bool("stream", false, "stream melodies over the WebSocket, as durable requests, instead of one over REST")
+	also := flag.String("simple", "", "then publish the models of tritonclient's example programs into this models directory")
 	flag.Parse()
-	if err := run(*binary, *base, *once, *streamed, flag.Args()); err != nil {
+	if err := run(*binary, *base, *once, *streamed, *also, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
 // run starts inferd with args and shows one prediction.
-func run(binary, base string, once, streamed bool, args []string) error {
+func run(binary, base string, once, streamed bool, also string, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := exec.Command(binary, append([]string{"serve"}, args...)...)
@@ -69,6 +70,11 @@ func run(binary, base string, once, streamed bool, args []string) error {
 	}
 	if err := playing(ctx, base); err != nil {
 		return errors.Join(err, finish())
+	}
+	if also != "" {
+		if err := publish(also); err != nil {
+			return errors.Join(err, finish())
+		}
 	}
 	if once {
 		return finish()

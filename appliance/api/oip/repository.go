@@ -3,6 +3,7 @@ package oip
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -77,10 +78,15 @@ func (s *Service) Load(ctx context.Context, c Caller, model string, parameters [
 	}
 	if len(parameters) > 0 {
 		return inference.Errorf(inference.Unimplemented, inference.ReasonInput,
-			"parameter %s: models are loaded as they lie in the models directory and as inferd's configuration says; put files there, and settings into the configuration, and load without parameters", Cut(parameters[0]))
+			"failed to load '%s', parameter %s: models are loaded as they lie in the models directory and as inferd's configuration says; put files there, and settings into the configuration, and load without parameters", Cut(model), Cut(parameters[0]))
 	}
 	_, err := s.opts.Repository.Load(ctx, model, c.name())
-	return inference.AsError(err)
+	if err == nil {
+		return nil
+	}
+	e := *inference.AsError(err) // it may be kept by who made it
+	e.Msg = fmt.Sprintf("failed to load '%s', %s", Cut(model), e.Msg)
+	return &e
 }
 
 // Unload unloads every version of the model. Nothing else here depends on a model, so that the parameter unload_dependents means nothing.

@@ -12,8 +12,8 @@ import (
 
 // Options of a Service. Zero means default.
 type Options struct {
-	// Version is inferd's.
-	Version string
+	// Name is what the server calls itself; empty: inferd. Version is inferd's.
+	Name, Version string
 	// Live and Ready are the whole appliance's. Nil: live, and ready when every known model has a version that answers.
 	Live, Ready func() bool
 	// Serving says whether the model answers; known is false where there is no such model. Nil: it does when a version is available.
@@ -59,6 +59,9 @@ type Service struct {
 
 // New is a service over svc.
 func New(svc *api.Service, opts Options) *Service {
+	if opts.Name == "" {
+		opts.Name = "inferd"
+	}
 	if opts.Live == nil {
 		opts.Live = func() bool { return true }
 	}
@@ -90,7 +93,7 @@ func (s *Service) Ready() bool { return s.opts.Ready() }
 
 // Server is what the server says of itself.
 func (s *Service) Server() ServerMetadata {
-	return ServerMetadata{Name: "inferd", Version: s.opts.Version, Extensions: Extensions}
+	return ServerMetadata{Name: s.opts.Name, Version: s.opts.Version, Extensions: Extensions}
 }
 
 // ModelReady reports whether the version (of a model that names none: any) answers. That nobody knows the model is an error.
@@ -109,13 +112,25 @@ func (s *Service) ModelReady(spec inference.Spec) (bool, *inference.Error) {
 		return true, nil
 	}
 	if _, err := s.svc.Status(spec); err != nil {
-		return false, inference.AsError(err)
+		return false, unknown(spec, err)
 	}
 	return false, nil
 }
 
 func unknownModel(model string) *inference.Error {
-	return inference.Errorf(inference.NotFound, inference.ReasonModel, "Could not find any versions of model %s", Cut(model))
+	return inference.Errorf(inference.NotFound, inference.ReasonModel, "Request for unknown model: '%s' is not found", Cut(model))
+}
+
+// unknown is the error for what nobody knows, in the words that programs written for Triton look for.
+func unknown(spec inference.Spec, err error) *inference.Error {
+	e := inference.AsError(err)
+	switch {
+	case e.Code != inference.NotFound:
+		return e
+	case spec.HasVersion:
+		return inference.Errorf(inference.NotFound, inference.ReasonModel, "Request for unknown model: '%s' version %d is not found", Cut(spec.Model), spec.Version)
+	}
+	return unknownModel(spec.Model)
 }
 
 // Acquire is the api's, with an error that tells a model that is not ready from one that nobody knows.
@@ -124,9 +139,9 @@ func (s *Service) Acquire(spec inference.Spec) (*inference.Handle, *inference.Er
 	if err == nil {
 		return h, nil
 	}
-	versions, unknown := s.svc.Status(spec)
-	if unknown != nil || len(versions) == 0 {
-		return nil, inference.AsError(err)
+	versions, nobody := s.svc.Status(spec)
+	if nobody != nil || len(versions) == 0 {
+		return nil, unknown(spec, err)
 	}
 	v := versions[0] // the highest
 	switch v.State {

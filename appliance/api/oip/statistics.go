@@ -159,7 +159,7 @@ func (s *Service) Statistics(grant *access.Grant, spec inference.Spec) ([]ModelS
 		one.Model = name
 		versions, err := s.svc.Status(one)
 		if err != nil && spec.Model != "" {
-			return nil, inference.AsError(err)
+			return nil, unknown(spec, err)
 		}
 		available := 0
 		for _, v := range slices.Backward(versions) {

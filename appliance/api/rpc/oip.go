@@ -15,7 +15,6 @@ import (
 	"github.com/inferd/inferd/appliance/api/oip"
 	"github.com/inferd/inferd/appliance/api/rpc/oippb"
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/tensor"
 )
 
 const (
@@ -140,22 +139,15 @@ func (s *server) modelConfig(ctx context.Context, req *oippb.ModelConfigRequest,
 	if err != nil {
 		return nil, err
 	}
-	c := &oippb.ModelConfig{Name: m.Name, Platform: m.Platform, Backend: "tensorflow"}
-	for _, t := range m.Inputs {
-		c.Input = append(c.Input, &oippb.ModelInput{Name: t.Name, DataType: configType(t.Datatype), Dims: t.Shape})
+	told := m.Config()
+	c := &oippb.ModelConfig{Name: told.Name, Platform: told.Platform, Backend: told.Backend}
+	for _, t := range told.Input {
+		c.Input = append(c.Input, &oippb.ModelInput{Name: t.Name, DataType: oippb.DataType(oippb.DataType_value[t.DataType]), Dims: t.Dims})
 	}
-	for _, t := range m.Outputs {
-		c.Output = append(c.Output, &oippb.ModelOutput{Name: t.Name, DataType: configType(t.Datatype), Dims: t.Shape})
+	for _, t := range told.Output {
+		c.Output = append(c.Output, &oippb.ModelOutput{Name: t.Name, DataType: oippb.DataType(oippb.DataType_value[t.DataType]), Dims: t.Dims})
 	}
 	return &oippb.ModelConfigResponse{Config: c}, nil
-}
-
-// configType is TYPE_INVALID for types that the protocol has no word for.
-func configType(datatype string) oippb.DataType {
-	if d, ok := oip.DType([]byte(datatype)); ok && d == tensor.String {
-		return oippb.DataType_TYPE_STRING
-	}
-	return oippb.DataType(oippb.DataType_value["TYPE_"+datatype])
 }
 
 func (s *server) modelStatistics(ctx context.Context, req *oippb.ModelStatisticsRequest, o *api.Observation) (proto.Message, error) {

@@ -147,8 +147,8 @@ func TestModelInferRefuses(t *testing.T) {
 		text string
 	}{
 		"no model":          {func(m *oippb.ModelInferRequest) { m.ModelName = "" }, codes.InvalidArgument, "no name"},
-		"unknown model":     {func(m *oippb.ModelInferRequest) { m.ModelName = "nobody" }, codes.NotFound, "Latest(nobody)"},
-		"unknown version":   {func(m *oippb.ModelInferRequest) { m.ModelVersion = "9" }, codes.NotFound, "Specific(half_plus_two, 9)"},
+		"unknown model":     {func(m *oippb.ModelInferRequest) { m.ModelName = "nobody" }, codes.NotFound, "Request for unknown model: 'nobody' is not found"},
+		"unknown version":   {func(m *oippb.ModelInferRequest) { m.ModelVersion = "9" }, codes.NotFound, "Request for unknown model: 'half_plus_two' version 9 is not found"},
 		"unknown label":     {func(m *oippb.ModelInferRequest) { m.ModelVersion = "stable" }, codes.InvalidArgument, "label: stable"},
 		"unknown signature": {func(m *oippb.ModelInferRequest) { m.Parameters = params("signature_name", textParam("q")) }, codes.FailedPrecondition, `"q" not found`},
 		"unknown datatype":  {func(m *oippb.ModelInferRequest) { m.Inputs[0].Datatype = "FLOAT" }, codes.InvalidArgument, `datatype "FLOAT", which is none; send BOOL`},

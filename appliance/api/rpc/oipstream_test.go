@@ -121,7 +121,7 @@ func TestStreamErrorsAreTheRequests(t *testing.T) {
 	for _, step := range []struct {
 		req  *oippb.ModelInferRequest
 		text string
-	}{{askHalf("good", 0), ""}, {bad, "Latest(nobody)"}, {&oippb.ModelInferRequest{Id: "empty"}, "no name"}, {askHalf("again", 0), ""}} {
+	}{{askHalf("good", 0), ""}, {bad, "Request for unknown model: 'nobody' is not found"}, {&oippb.ModelInferRequest{Id: "empty"}, "no name"}, {askHalf("again", 0), ""}} {
 		c.send(step.req)
 		got := c.take()
 		if got.InferResponse.GetId() != step.req.Id || (got.ErrorMessage == "") != (step.text == "") || !strings.Contains(got.ErrorMessage, step.text) {

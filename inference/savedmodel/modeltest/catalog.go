@@ -15,6 +15,7 @@ func All() map[string]func() *Model {
 		"captures": Captures, "loop": Loop, "branches": Branches, "old_style": OldStyle, "words": Words,
 		"brightness": Brightness, "level": Level,
 		"brightness_224": func() *Model { return Colours(224, 224) }, "level_16000": func() *Model { return Levels(16000) },
+		"simple": Simple, "simple_int8": SimpleInt8, "simple_string": SimpleString, "simple_identity": SimpleIdentity, "custom_identity_int32": CustomIdentity,
 		"nan_above": func() *Model { return NaNAbove(100, 2) }, "slow": func() *Model { return Slow(20) }, "leaky": func() *Model { return Leaky(1024) },
 	}
 	for d := tensor.Float; d <= tensor.Uint4; d++ {

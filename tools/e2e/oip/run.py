@@ -133,7 +133,7 @@ def sync(url):
         except InferenceServerException as e:
             check(f"{what}: {e}", word in str(e), True)
 
-    refused("unknown model", "Servable not found", lambda: c.infer("nobody", inputs))
+    refused("unknown model", "Request for unknown model: 'nobody'", lambda: c.infer("nobody", inputs))
     refused("missing input", 'input "b" is missing', lambda: c.infer("two_inputs", inputs[1:]))
     refused("unknown output", "is none of signature", lambda: c.infer("two_inputs", inputs, outputs=[triton.InferRequestedOutput("z")]))
     refused("a sequence", "there are no sequences", lambda: c.infer("two_inputs", inputs, sequence_id=3, sequence_start=True))
@@ -153,8 +153,8 @@ def sync(url):
     check("the index tells", {m["name"]: m for m in c.get_model_repository_index()}["half_plus_two"]["state"] in ("UNAVAILABLE", "UNLOADING"), True)
     c.load_model("half_plus_two")
     check("loaded again", c.infer("half_plus_two", [tensor("x", "FP32", np.array([[1]], np.float32))]).as_numpy("y").tolist(), [[2.5]])
-    refused("load what is not there", "no model is called", lambda: c.load_model("nobody"))
-    refused("load with a configuration", "parameter config", lambda: c.load_model("half_plus_two", config="{}"))
+    refused("load what is not there", "failed to load 'nobody', no model is called", lambda: c.load_model("nobody"))
+    refused("load with a configuration", "failed to load 'half_plus_two', parameter config", lambda: c.load_model("half_plus_two", config="{}"))
     refused("shared memory", "is not spoken here", lambda: c.get_system_shared_memory_status())
     c.close()
 

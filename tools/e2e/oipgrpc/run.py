@@ -94,7 +94,7 @@ def sync(url):
         out = spec.outputs[0].name
         check(f"{datatype} back", (r.get_output(out).datatype, r.as_numpy(out).tolist()), (datatype, value.tolist()))
 
-    refused("unknown model", "NOT_FOUND", "Latest(nobody)", lambda: client.infer("nobody", half(1)))
+    refused("unknown model", "NOT_FOUND", "Request for unknown model: 'nobody'", lambda: client.infer("nobody", half(1)))
     refused("unknown version", "NOT_FOUND", "Specific(half_plus_two, 9)", lambda: client.infer("half_plus_two", half(1), model_version="9"))
     refused("unknown input", "INVALID_ARGUMENT", 'input "q" is none of signature', lambda: client.infer("half_plus_two", [tensor("q", "FP32", np.zeros((1, 1), np.float32))]))
     refused("unknown output", "INVALID_ARGUMENT", 'output "q" is none of', lambda: client.infer("half_plus_two", half(1), outputs=[triton.InferRequestedOutput("q")]))
@@ -133,7 +133,7 @@ def stream(url):
     check("300 answers of a stream", got, {str(i): i / 2 + 2 for i in range(300)})
     client.async_stream_infer("nobody", half(1), request_id="bad")
     _, error = answers.get(timeout=30)
-    check("an error of one request", "Latest(nobody)" in error.message(), True)
+    check("an error of one request", "Request for unknown model: 'nobody'" in error.message(), True)
     client.async_stream_infer("half_plus_two", half(1), request_id="final", enable_empty_final_response=True)
     result, _ = answers.get(timeout=30)
     check("the stream goes on", (result.get_response().id, result.get_response().parameters["triton_final_response"].bool_param), ("final", True))

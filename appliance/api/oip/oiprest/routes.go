@@ -17,6 +17,7 @@ const (
 	actServer   = "server"
 	actMetadata = "metadata"
 	actModel    = "model_ready"
+	actConfig   = "config"
 	actPredict  = "predict"
 	actStats    = "statistics"
 	actIndex    = "index"
@@ -68,7 +69,7 @@ func parse(r *http.Request) (route, *inference.Error) {
 
 func notFound(r *http.Request) *inference.Error {
 	return inference.Errorf(inference.NotFound, inference.ReasonInput,
-		"%s %s is no path of the Open Inference Protocol's; there are /v2, /v2/health/live, /v2/health/ready, /v2/models/M[/versions/V], and below these /ready, /infer and /stats, /v2/models/stats, and /v2/repository",
+		"%s %s is no path of the Open Inference Protocol's; there are /v2, /v2/health/live, /v2/health/ready, /v2/models/M[/versions/V], and below these /ready, /infer, /stats and /config, /v2/models/stats, and /v2/repository",
 		oip.Cut(r.Method), oip.Cut(r.URL.EscapedPath()))
 }
 
@@ -111,6 +112,8 @@ func model(name string, p []string) (route, bool) {
 		to.act = actPredict
 	case len(p) == 1 && p[0] == "stats":
 		to.act = actStats
+	case len(p) == 1 && p[0] == "config":
+		to.act = actConfig
 	}
 	return to, to.act != ""
 }

@@ -161,10 +161,13 @@ func (h *handler) answer(s *scratch, w http.ResponseWriter, r *http.Request, to 
 		m := h.oip.Server()
 		m.Extensions = append(slices.Clone(m.Extensions), oip.BinaryTensorData)
 		return status, s.json(m)
-	case actMetadata:
+	case actMetadata, actConfig:
 		m, version, err := h.oip.Model(to.spec, r.URL.Query().Get("signature_name"))
 		if o.Version = version; err != nil {
 			return 0, err
+		}
+		if to.act == actConfig {
+			return status, s.json(m.Config())
 		}
 		return status, s.json(m)
 	case actStats:

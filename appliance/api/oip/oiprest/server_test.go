@@ -38,6 +38,8 @@ func TestPaths(t *testing.T) {
 	const (
 		tensors  = `[{"name":"x","datatype":"FP16","shape":[-1,4]},{"name":"y","datatype":"BYTES","shape":[]},{"name":"z","datatype":"COMPLEX64","shape":[-1]}]`
 		metadata = `{"name":"m","versions":["7"],"platform":"tensorflow_savedmodel","inputs":` + tensors + `,"outputs":` + tensors + `}`
+		dims     = `[{"name":"x","data_type":"TYPE_FP16","dims":[-1,4]},{"name":"y","data_type":"TYPE_STRING","dims":[]},{"name":"z","data_type":"TYPE_INVALID","dims":[-1]}]`
+		config   = `{"name":"m","platform":"tensorflow_savedmodel","backend":"tensorflow","max_batch_size":0,"input":` + dims + `,"output":` + dims + `}`
 	)
 	for _, c := range []struct {
 		method, path, body string
@@ -54,20 +56,23 @@ func TestPaths(t *testing.T) {
 		{"GET", "/v2/models/m/versions/7", "", 200, metadata},
 		{"GET", "/v2/models/m/versions/stable", "", 200, metadata},
 		{"GET", "/v2/models/m?signature_name=no", "", 400, `Serving signature key \"no\" not found.`},
-		{"GET", "/v2/models/m/versions/8", "", 404, "Servable not found for request: Specific(m, 8)"},
+		{"GET", "/v2/models/m/versions/8", "", 404, "Request for unknown model: 'm' version 8 is not found"},
 		{"GET", "/v2/models/m/versions/other", "", 400, "Unrecognized servable version label: other"},
-		{"GET", "/v2/models/none", "", 404, "Servable not found for request: Latest(none)"},
+		{"GET", "/v2/models/none", "", 404, "Request for unknown model: 'none' is not found"},
+		{"GET", "/v2/models/m/config", "", 200, config},
+		{"GET", "/v2/models/m/versions/7/config", "", 200, config},
+		{"GET", "/v2/models/none/config", "", 404, "Request for unknown model: 'none' is not found"},
 		{"GET", "/v2/models/loading", "", 503, "model loading version 3 is not ready: it is being loaded"},
 		{"GET", "/v2/models/loading/versions/3", "", 503, "model loading version 3 is not ready: it is being loaded"},
 		{"POST", "/v2/models/loading/infer", `{"inputs":[]}`, 503, "model loading version 3 is not ready: it is being loaded"},
 		{"GET", "/v2/models/bad", "", 404, "model bad version 2 is not ready: no saved_model.pb"},
 		{"GET", "/v2/models/m/ready", "", 200, `{"name":"m","ready":true}`},
 		{"GET", "/v2/models/m/versions/7/ready", "", 200, `{"name":"m","ready":true}`},
-		{"GET", "/v2/models/m/versions/8/ready", "", 404, "Could not find version 8 of model m"},
+		{"GET", "/v2/models/m/versions/8/ready", "", 404, "Request for unknown model: 'm' version 8 is not found"},
 		{"GET", "/v2/models/loading/ready", "", 503, `{"name":"loading","ready":false}`},
 		{"GET", "/v2/models/loading/versions/3/ready", "", 503, `{"name":"loading","ready":false}`},
-		{"GET", "/v2/models/none/ready", "", 404, "Could not find any versions of model none"},
-		{"GET", "/v2/models/none/stats", "", 404, "Could not find any versions of model none"},
+		{"GET", "/v2/models/none/ready", "", 404, "Request for unknown model: 'none' is not found"},
+		{"GET", "/v2/models/none/stats", "", 404, "Request for unknown model: 'none' is not found"},
 		{"GET", "/v2/models/loading/stats", "", 503, "is being loaded"},
 		{"POST", "/v2/repository/index", "", 200, `[{"name":"bad","version":"2","state":"UNAVAILABLE","reason":"no saved_model.pb"},{"name":"empty","state":"UNAVAILABLE","reason":"no version of it has been loaded"},` +
 			`{"name":"loading","version":"3","state":"LOADING"},{"name":"m","version":"7","state":"READY"}]`},
@@ -157,9 +162,9 @@ func TestRepository(t *testing.T) {
 	}{
 		{"/v2/repository/models/m/load", "", oip.LocalCallers, nil, 200, "{}"},
 		{"/v2/repository/models/m/unload", `{"parameters":{"unload_dependents":false}}`, oip.LocalCallers, nil, 200, "{}"},
-		{"/v2/repository/models/m/load", `{"parameters":{"config":"{}"}}`, oip.AnyCallers, nil, 501, "parameter config: models are loaded as they lie"},
+		{"/v2/repository/models/m/load", `{"parameters":{"config":"{}"}}`, oip.AnyCallers, nil, 501, "failed to load 'm', parameter config: models are loaded as they lie"},
 		{"/v2/repository/models/m/load", strings.Repeat(" ", 100<<10), oip.AnyCallers, nil, 413, "more than 65536 bytes"},
-		{"/v2/repository/models/no/load", "", oip.AnyCallers, inference.Errorf(inference.NotFound, inference.ReasonModel, "no model is called %q", "no"), 404, "no model is called"},
+		{"/v2/repository/models/no/load", "", oip.AnyCallers, inference.Errorf(inference.NotFound, inference.ReasonModel, "no model is called %q", "no"), 404, `failed to load 'no', no model is called`},
 		{"/v2/repository/models/m/unload", "", oip.NoCallers, nil, 501, "switched off"},
 	} {
 		callers, repo.err = c.callers, c.err
