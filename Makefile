@@ -48,8 +48,8 @@ lint: ## go vet and the pinned golangci-lint
 	build/golangci-lint run ./...
 	cd tools/deb && ../../build/golangci-lint run ./...
 
-fuzz-short: ## every fuzz target for a few seconds
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s
+fuzz-short: ## every fuzz target for a few seconds, two packages at a time
+	@LANES=2 $(MAKE) --no-print-directory fuzz FUZZTIME=3s
 
 fuzz: ## every fuzz target for FUZZTIME (60s unless set)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/fuzz.sh

@@ -39,6 +39,7 @@ func pageFile(t testing.TB) []byte {
 // TestDamagedPages: whichever page's head is overwritten or zeroed, opening the queue either works or moves the file aside; this process
 // goes on.
 func TestDamagedPages(t *testing.T) {
+	t.Parallel()
 	data := pageFile(t)
 	path := filepath.Join(t.TempDir(), "queue.db")
 	moved := 0

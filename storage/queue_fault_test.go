@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -87,6 +88,7 @@ func key(i int) string { return fmt.Sprintf("9-%d--", i) }
 // fails again the queue is degraded: it answers at once, does not try the disk for each, and reads go on. Everything that was acknowledged
 // is there, in the process and after it.
 func TestQueueFailedWrite(t *testing.T) {
+	t.Parallel()
 	if !namespace.Inside(t, true) {
 		return
 	}
@@ -177,6 +179,7 @@ func requests(disk *faultfs.FS, n *int) (have int) {
 // TestQueueFullDisk: on a disk that is really full a submit says so, nothing that was acknowledged is lost, and where there is room again the
 // queue takes jobs.
 func TestQueueFullDisk(t *testing.T) {
+	t.Parallel()
 	if !namespace.Inside(t, true) {
 		return
 	}
@@ -228,6 +231,7 @@ func TestQueueFullDisk(t *testing.T) {
 
 // TestQueueFailedSyncOfKernel: the same fault through the kernel's own door: strace has the n-th fdatasync of a real process fail.
 func TestQueueFailedSyncOfKernel(t *testing.T) {
+	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("no strace is installed here: faultfs alone has injected the faults")
@@ -260,9 +264,11 @@ func TestQueueFailedSyncOfKernel(t *testing.T) {
 // TestQueueBadSector: a page that the disk cannot read is a fault under bbolt's mapping, not an error. When the queue needs the page, on opening
 // or later, the file is moved aside and the service goes on with a new one; when it does not, nothing is lost.
 func TestQueueBadSector(t *testing.T) {
+	t.Parallel()
 	if !namespace.Inside(t, true) {
 		return
 	}
+	faultfs.Mount(t) // skips the whole test where there is none
 	const jobs = 100
 	bad := func(disk *faultfs.FS, page int64) {
 		moved := false // the new file lies elsewhere on the disk
@@ -274,7 +280,7 @@ func TestQueueBadSector(t *testing.T) {
 			return 0
 		})
 	}
-	fill := func(disk *faultfs.FS) *puppet {
+	fill := func(t *testing.T, disk *faultfs.FS) *puppet {
 		p := newPuppet(t, filepath.Join(disk.Dir, "queue.db"))
 		for i := range jobs {
 			p.ok("append %s", key(i))
@@ -297,27 +303,38 @@ func TestQueueBadSector(t *testing.T) {
 		}
 		return aside
 	}
-	asides, pages := 0, []int64{0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89}
-	for _, page := range pages {
-		disk := faultfs.Mount(t)
-		fill(disk).end()
-		bad(disk, page)
-		p := newPuppet(t, filepath.Join(disk.Dir, "queue.db"))
-		if outcome(t, p) {
-			asides++
-		}
-		disk.Fail(nil)
-		p.end()
+	// each runs a case for every page, side by side, and counts the files moved aside.
+	each := func(name string, pages []int64, try func(t *testing.T, disk *faultfs.FS, page int64) *puppet) int {
+		var asides atomic.Int64
+		t.Run(name, func(t *testing.T) {
+			for _, page := range pages {
+				t.Run(fmt.Sprint(page), func(t *testing.T) {
+					t.Parallel() // most of it is the wait for fsyncs
+					disk := faultfs.Mount(t)
+					p := try(t, disk, page)
+					if outcome(t, p) {
+						asides.Add(1)
+					}
+					disk.Fail(nil)
+					p.end()
+				})
+			}
+		})
+		return int(asides.Load())
 	}
+	pages := []int64{0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89}
+	asides := each("opening", pages, func(t *testing.T, disk *faultfs.FS, page int64) *puppet {
+		fill(t, disk).end()
+		bad(disk, page)
+		return newPuppet(t, filepath.Join(disk.Dir, "queue.db"))
+	})
 	if asides < 3 || asides == len(pages) {
 		t.Errorf("%d of %d bad pages had the file moved aside: the test tests half of it", asides, len(pages))
 	}
 	t.Logf("found on opening: %d of %d bad pages were needed", asides, len(pages))
 
-	asides = 0
-	for _, page := range pages[2:] {
-		disk := faultfs.Mount(t)
-		p := fill(disk)
+	asides = each("in use", pages[2:], func(t *testing.T, disk *faultfs.FS, page int64) *puppet {
+		p := fill(t, disk)
 		bad(disk, page)
 		f, err := os.Open(filepath.Join(disk.Dir, "queue.db")) // which has the kernel forget the pages that it has of it
 		if err != nil {
@@ -327,12 +344,8 @@ func TestQueueBadSector(t *testing.T) {
 		for i := range jobs {
 			p.ask("payload %s", key(i)) // one of them may meet the page
 		}
-		if outcome(t, p) {
-			asides++
-		}
-		disk.Fail(nil)
-		p.end()
-	}
+		return p
+	})
 	if asides == 0 {
 		t.Error("no bad page was met while the queue was in use: the test tests nothing")
 	}

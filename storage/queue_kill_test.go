@@ -66,6 +66,7 @@ func killed(t testing.TB, cmd *exec.Cmd) {
 
 // TestQueueKilled: whenever a process that uses the queue is killed, what it acknowledged is there, once, and Check is clean.
 func TestQueueKilled(t *testing.T) {
+	t.Parallel()
 	kills := 3 * len(points)
 	if n, err := strconv.Atoi(os.Getenv(envKills)); err == nil {
 		kills = n

@@ -40,6 +40,7 @@ func (a *account) clone() *account {
 // Whatever subset of the sectors since the last fsync a power cut leaves, at whatever request: Check is clean, nothing that was acknowledged
 // until then is lost or doubled, and the queue goes on.
 func TestQueuePowerCut(t *testing.T) {
+	t.Parallel()
 	if !namespace.Inside(t, true) {
 		return
 	}

@@ -310,6 +310,7 @@ func TestQueueDelay(t *testing.T) {
 }
 
 func TestSessions(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "queue.db")
 	q := openQueue(t, path, QueueOptions{})
@@ -393,6 +394,7 @@ func TestSweep(t *testing.T) {
 }
 
 func TestCompact(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	q := openQueue(t, "", QueueOptions{})
 	noise := make([]byte, 100_000)

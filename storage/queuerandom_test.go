@@ -233,12 +233,14 @@ func (w *walker) agree() {
 }
 
 func TestQueueRandom(t *testing.T) {
+	t.Parallel()
 	seeds, steps := 4, 300
 	if os.Getenv("INFERD_LONG") != "" {
 		seeds, steps = 200, 2000
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			w := &walker{t: t, r: rand.New(rand.NewPCG(uint64(seed), 7)), path: filepath.Join(t.TempDir(), "queue.db"), now: epoch,
 				state: make(map[string]JobState), item: make(map[string]Item), payload: make(map[string]string), result: make(map[string]string)}
 			w.o = QueueOptions{Whole: Limits{Jobs: 30, Bytes: 200_000}, WhenFull: []WhenFull{Refuse, Evict}[seed%2]}
