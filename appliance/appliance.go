@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,8 +176,8 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 			fill(m, c)
 		},
 		PollInterval: cfg.Updater.PollInterval, SettleTime: cfg.Updater.SettleTime, EmptyGrace: cfg.Updater.EmptyGrace, PollOnly: !cfg.Updater.Watch,
-		DrainTimeout: cfg.DrainTimeout,
-		Read:         read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
+		DrainTimeout: cfg.DrainTimeout, StartLoaders: runtime.GOMAXPROCS(0),
+		Read: read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(), Room: a.load.room,
 		Plainer: a.load.failed, Tune: a.load.tune, Probe: a.load.probe,
 		Step: opts.step, OnlyGood: a.safe, Executable: beside(opts.Executable, cfg),

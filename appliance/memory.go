@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,6 +123,19 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 	}
 	owner := admission.Owner{Kind: admission.OwnerLoading, Model: c.Model.Name, Version: c.Number}
 	var e *admission.Entry
+	for c.First && k.loading() { // they give back what they have reserved too much: before that nobody is parked, and nothing put off
+		room := k.ledger.Room()
+		var err error
+		if e, err = k.ledger.Reserve(owner, need); err == nil {
+			return k.account(c, e), nil
+		}
+		select {
+		case <-room:
+		case <-time.After(roomLook): // a load that has ended in another way
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	take := func(bytes int64) error {
 		return k.makeRoom(ctx, bytes, owner, false, func() (err error) {
 			e, err = k.ledger.Reserve(owner, bytes)
@@ -148,6 +162,12 @@ func (k *keeper) reserve(ctx context.Context, c updater.Candidate) (*account, er
 		return nil, err
 	}
 	return k.account(c, e), nil
+}
+
+// loading reports whether something is being loaded or proven.
+func (k *keeper) loading() bool {
+	owners, _ := k.ledger.Snapshot()
+	return slices.ContainsFunc(owners, func(o admission.OwnerReport) bool { return o.Owner == admission.OwnerLoading })
 }
 
 // account makes the candidate's account of what was reserved.

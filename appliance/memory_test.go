@@ -184,6 +184,48 @@ func TestRoomIsMadeOfTheIdle(t *testing.T) {
 	}
 }
 
+// A version of a model that nobody serves yet waits for the loads beside it, which give back what they have reserved too much, before anybody is parked.
+func TestFirstLoadWaitsForTheLoadsBeside(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		peak   int64 // of the load beside, as proven; 0: it fails
+		parked string
+	}{
+		{"it gives back enough", 200 * mb, ""}, {"it fails", 0, ""}, {"it takes all of it", 600 * mb, "idle"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.model("idle", 60, nil)
+				beside, err := h.load(600*mb, 600*mb)
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() {
+					_, err := h.reserve(t.Context(), updater.Candidate{Model: updater.Model{Name: "first"}, Number: 1, First: true, Need: 300 * mb, Least: 300 * mb})
+					done <- err
+				}()
+				time.Sleep(time.Minute)
+				if synctest.Wait(); len(done) > 0 || len(h.parked()) > 0 {
+					t.Fatal("it did not wait")
+				}
+				if c.peak == 0 {
+					beside.close()
+				} else {
+					beside.proven(updater.Proof{Peak: c.peak, Rest: c.peak, LoadPeak: c.peak})
+				}
+				if err := <-done; err != nil {
+					t.Fatal(err)
+				}
+				if got := strings.Join(h.parked(), " "); got != c.parked {
+					t.Errorf("parked are %q, want %q", got, c.parked)
+				}
+			})
+		})
+	}
+}
+
 // A parked version that is asked for waits until a busy one is idle, and its request is told when none is in time.
 func TestWakingWaitsForTheBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,7 +15,8 @@
 //  2. A folder is loaded only when its files were the same for the settle time (or came by one rename) and the SavedModel is whole,
 //     and published only when they are still the same after the load.
 //  3. No model waits for another: each has a look of its own in flight, at most one, and at most one load; whoever takes longer than
-//     a bound stops counting against the shared limits.
+//     a bound stops counting against the shared limits. At the start what served before comes first, and the rest waits for it, for
+//     startWait at most.
 //  4. The owner loop touches no file, loads nothing and closes nothing. It alone writes to the catalog.
 //  5. A refused version stays refused until its files change. Errors that time may cure are retried a bounded number of times.
 //  6. What has been published is not reread: a change in place is reported once.

@@ -40,7 +40,7 @@ func (l *loop) startCheck(m *model, v *version) {
 		known = &g.Tree
 	}
 	var j *job
-	j = l.looks.add(func() {
+	j = l.looks.add(m.turn(v), func() {
 		go func() {
 			var c checked
 			if known != nil {
@@ -162,7 +162,7 @@ func (l *loop) startLoad(m *model, v *version) {
 	m.loading = v
 	begun := false
 	var j *job
-	j = l.loads.add(func() {
+	j = l.loads.add(m.turn(v), func() {
 		begun = true
 		l.jobs++
 		l.set(m, v, StateLoading, "")

@@ -35,7 +35,7 @@ func (l *loop) startLook(m *model) {
 	m.pending = true
 	base := m.BasePath
 	var j *job
-	j = l.looks.add(func() {
+	j = l.looks.add(m.lookTurn(), func() {
 		started := time.Now()
 		go func() {
 			found := l.c.look(base)

@@ -42,6 +42,10 @@ type loop struct {
 	looks    slots
 	loads    slots
 
+	scanned   bool // everything has been looked at once
+	started   bool // and decided
+	startEnds time.Time
+
 	watcher  *watcher  // nil when there is none
 	watching error     // why not everything is watched
 	rewatch  sleeper   // while there is no watcher
@@ -56,7 +60,7 @@ func newLoop(c *Controller) *loop {
 		c:       c, o: c.opts, log: c.opts.Log,
 		events: make(chan func()), gone: make(chan struct{}), force: make(chan struct{}),
 		models: make(map[string]*model), removing: make(map[string]bool),
-		looks: slots{limit: lookers, patience: lookPatience}, loads: slots{limit: c.opts.Loaders, patience: loadPatience},
+		looks: slots{limit: lookers, patience: lookPatience}, loads: slots{limit: c.opts.StartLoaders, patience: loadPatience},
 	}
 }
 
@@ -69,6 +73,7 @@ func (l *loop) run(ctx context.Context) {
 	defer watching.Wait()
 	defer stopWatch()
 	l.recall()
+	l.startEnds = time.Now().Add(startWait)
 	watching.Go(l.scribe.run)
 	defer close(l.scribe.end)
 	defer close(l.gone)
@@ -312,10 +317,7 @@ func (l *loop) stop() {
 
 // checkScanned publishes, once, that everything has been looked at.
 func (l *loop) checkScanned() {
-	l.c.mu.Lock()
-	done := l.c.pub.scanned
-	l.c.mu.Unlock()
-	if done || (l.root != nil && !l.root.looked) {
+	if l.scanned || (l.root != nil && !l.root.looked) {
 		return
 	}
 	for _, m := range l.models {
@@ -323,6 +325,7 @@ func (l *loop) checkScanned() {
 			return
 		}
 	}
+	l.scanned = true
 	l.c.publish(func(p *published) { p.scanned = true })
 }
 
@@ -360,6 +363,9 @@ func (l *loop) nextWake(now time.Time) time.Duration {
 	if len(l.asleep) > 0 {
 		d = l.asleep[0].at.Sub(now)
 	}
+	if l.loads.held {
+		d = min(d, l.startEnds.Sub(now))
+	}
 	return max(0, min(d, l.looks.wait(now), l.loads.wait(now)))
 }
 
@@ -374,6 +380,7 @@ func (l *loop) tendDue(now time.Time) {
 		t.do(now)
 	}
 	l.looks.start(now)
+	l.tendStart(now)
 	l.loads.start(now)
 }
 
@@ -427,21 +434,33 @@ func (s *sleepers) drop(t *sleeper) {
 type slots struct {
 	limit    int
 	patience time.Duration
-	queue    []*job
+	held     bool   // those whose turn is turnOther wait
+	queue    []*job // in order of their turns
 	running  []*job
 }
 
 type job struct {
+	turn  turn
 	begun time.Time
 	begin func() // starts the goroutine
 }
 
-// add queues a job; start begins it when there is room.
-func (s *slots) add(begin func()) *job {
-	j := &job{begin: begin}
-	s.queue = append(s.queue, j)
+// add queues a job, behind those of its turn; start begins it when there is room.
+func (s *slots) add(at turn, begin func()) *job {
+	j := &job{turn: at, begin: begin}
+	i := len(s.queue)
+	for i > 0 && s.queue[i-1].turn > at {
+		i--
+	}
+	s.queue = slices.Insert(s.queue, i, j)
 	return j
 }
+
+// waits reports whether a job of that turn, or a later one, is queued.
+func (s *slots) waits(at turn) bool { return len(s.queue) > 0 && s.queue[len(s.queue)-1].turn >= at }
+
+// ready reports whether a job may begin when there is room.
+func (s *slots) ready() bool { return len(s.queue) > 0 && (!s.held || s.queue[0].turn < turnOther) }
 
 // end takes a job out, begun or not.
 func (s *slots) end(j *job) {
@@ -463,7 +482,7 @@ func (s *slots) counted(now time.Time) (n int, next time.Duration) {
 
 func (s *slots) start(now time.Time) {
 	n, _ := s.counted(now)
-	for ; n < s.limit && len(s.queue) > 0; n++ {
+	for ; n < s.limit && s.ready(); n++ {
 		j := s.queue[0]
 		s.queue = s.queue[1:]
 		j.begun = now
@@ -474,7 +493,7 @@ func (s *slots) start(now time.Time) {
 
 // wait is when a queued job may have room without any running one ending.
 func (s *slots) wait(now time.Time) time.Duration {
-	if len(s.queue) == 0 {
+	if !s.ready() {
 		return time.Hour
 	}
 	n, next := s.counted(now)

@@ -111,6 +111,7 @@ type Options struct {
 	RetryFirst   time.Duration // before the first retry of a load that time may cure, doubling; 1 s
 	Retries      int           // of such loads; 5 (as TensorFlow Serving), negative: none
 	Loaders      int           // loads at once; 2
+	StartLoaders int           // loads at once until everything that is there at the start has been decided; at least Loaders
 	PollOnly     bool          // no fsnotify
 
 	// Read reads a version folder of the model; an error means that the SavedModel is not whole. It runs on its own goroutine.
@@ -184,6 +185,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Loaders <= 0 {
 		o.Loaders = 2
 	}
+	o.StartLoaders = max(o.StartLoaders, o.Loaders)
 	if o.Diagnose == nil {
 		o.Diagnose = func(string) string { return "" }
 	}

@@ -27,7 +27,7 @@ func (l *loop) tendRoot(now time.Time) {
 	}
 	r.pending = true
 	var j *job
-	j = l.looks.add(func() {
+	j = l.looks.add(turnAsked, func() {
 		go func() {
 			started := time.Now()
 			found := l.c.lookAt(r.dir)
