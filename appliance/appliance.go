@@ -149,6 +149,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 	a.load = &loader{cfg: cfg, metrics: a.metrics, log: opts.Log, live: live, changed: a.news.tell, memory: a.memory,
 		gpus: newGPUs(cfg.Runtime, opts.Log, a.health), confinement: newConfinement(cfg), settings: a.current.Load, tuner: newTuner(cfg.StateDir, opts.Log),
 		probe: updater.ProbeOptions{Budget: 3 * time.Second, Memory: workerMemory, Peak: workerPeak, Waited: waited, MemoryLimitBytes: int64(cfg.Runtime.WorkerMemoryLimit)}}
+	a.load.ahead = newPrefetcher(a.load.room)
 	a.load.confinement.tell(a.health)
 	found, err := findRuntime(cfg)
 	if err != nil {

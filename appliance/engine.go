@@ -145,6 +145,7 @@ func (a *Appliance) runHosts(ctx context.Context, ready func()) error {
 	a.engines.mu.Unlock()
 	e := a.load.using(ctx)
 	a.engines.start(e)
+	go a.load.ahead.library(ctx, e.library)
 	if a.found.note != "" {
 		a.runtimeNote(health.Warning, a.found.note)
 	}

@@ -115,8 +115,9 @@ type loader struct {
 	live    *workers
 	gpus    *gpus
 	memory  *keeper // nil: no account is kept
-	changed func()  // a worker's state is another
-	alone   bool    // nothing serves beside, so every load has normal priority
+	ahead   *prefetcher
+	changed func() // a worker's state is another
+	alone   bool   // nothing serves beside, so every load has normal priority
 
 	now    atomic.Pointer[engine] // in use; nil: library and host are
 	chosen chan struct{}          // closed when now is known; nil: it is from the start
@@ -150,6 +151,9 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 		return nil, err
 	}
 	m := settings(c)
+	if !l.gently(c) {
+		go l.ahead.version(ctx, c.Dir)
+	}
 	way := l.planFor(ctx, c, m)
 	account, err := l.memory.reserve(ctx, c)
 	if err != nil {
