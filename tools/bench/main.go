@@ -105,7 +105,7 @@ var figures = []struct {
 	{"rest", (*bench).rest}, {"grpc", (*bench).grpc}, {"mobilenet", (*bench).mobilenet}, {"rest-memory", (*bench).atRest}, {"fork", (*bench).fork},
 	{"latency", (*bench).latency}, {"idle", (*bench).idle}, {"denormals", (*bench).denormals}, {"isolation", (*bench).isolation}, {"swaps", (*bench).swaps},
 	{"p99-load", (*bench).p99Load}, {"overload", (*bench).overload}, {"quota", (*bench).quota}, {"clients", (*bench).clients}, {"arrival", (*bench).arrival}, {"stream", (*bench).stream}, {"many-models", (*bench).manyModels}, {"queue", (*bench).queue}, {"queue-million", (*bench).million}, {"queue-churn", (*bench).queueChurn},
-	{"oip", (*bench).oip}, {"oip-stream", (*bench).oipStream},
+	{"oip", (*bench).oip}, {"oip-stream", (*bench).oipStream}, {"cold", (*bench).cold},
 }
 
 func names() (all []string) {
@@ -270,6 +270,8 @@ func (b *bench) child(what string, args []string) error {
 		return noop(h, g)
 	case "bare":
 		return b.bare(args)
+	case "bare-open":
+		return bareOpen(args[0])
 	case "bare-http":
 		return bareHTTP(args)
 	default:
