@@ -181,7 +181,7 @@ func New(cfg *config.Config, opts Options) (*Appliance, error) {
 		Read: read, Diagnose: savedmodel.Diagnose, Assert: savedmodel.Assert, Vet: vet,
 		Load: a.load.load, Proven: promote, Serve: a.load.serve, Decode: decodeCases(), Room: a.load.room,
 		Plainer: a.load.failed, Tune: a.load.tune, Probe: a.load.probe,
-		Step: opts.step, OnlyGood: a.safe, Executable: beside(opts.Executable, cfg),
+		Step: opts.step, OnlyGood: a.safe,
 		Log: opts.Log,
 	})
 	if err != nil {

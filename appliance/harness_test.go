@@ -451,7 +451,7 @@ func (l *logs) tail(n int) string {
 	return string(bytes.Join(l.lines[max(0, len(l.lines)-n):], nil))
 }
 
-// children are the processes whose parent is pid, zombies too, but for the one that reads files beside those that serve: it comes and goes.
+// children are the processes whose parent is pid, zombies too.
 func children(pid int) (out []int) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -467,10 +467,6 @@ func children(pid int) (out []int) {
 			continue // it has ended
 		}
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // state, parent, ...
-		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")                  // empty for a zombie
-		if beside := bytes.HasPrefix(line, []byte("inferd-files")) || bytes.Contains(stat, []byte("(inferd-files)")); beside {
-			continue
-		}
 		if len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
 			out = append(out, child)
 		}

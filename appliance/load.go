@@ -21,21 +21,13 @@ import (
 	"github.com/inferd/inferd/updater"
 )
 
-// Worker runs this process as a worker, or as what reads and copies files beside those that serve, when inferd started it as one: the second
-// result says so, and the first is the exit code. Every main that serves models calls it before anything else.
+// Worker runs this process as a worker when inferd started it as one: the second result says so, and the first is the exit code.
+// Every main that serves models calls it before anything else.
 func Worker() (code int, isWorker bool) {
-	if worker.IsWorker() {
-		return worker.Main(openBackend), true
+	if !worker.IsWorker() {
+		return 0, false
 	}
-	return updater.Aside()
-}
-
-// beside is the binary that the updater runs for files. With no isolation inferd is one process, whatever it does.
-func beside(executable string, cfg *config.Config) string {
-	if cfg.Runtime.Isolation == config.IsolationNone {
-		return ""
-	}
-	return cmp.Or(executable, "/proc/self/exe")
+	return worker.Main(openBackend), true
 }
 
 func openBackend(l worker.Load) (worker.Backend, error) {

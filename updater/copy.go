@@ -74,15 +74,7 @@ func (c *Controller) keep(ctx context.Context, dir string, t tree, to string, co
 		ways = []duplicate{byReflink, byCopy, byLink}
 	}
 	for _, how = range ways {
-		if err = os.RemoveAll(tmp); err != nil {
-			break
-		}
-		if how == byCopy {
-			err = c.copyTree(ctx, dir, tmp)
-		} else {
-			err = duplicateTree(ctx, dir, tmp, how, false, 0)
-		}
-		if err == nil || ctx.Err() != nil {
+		if err = errors.Join(os.RemoveAll(tmp), duplicateTree(ctx, dir, tmp, how, 0)); err == nil || ctx.Err() != nil {
 			break
 		}
 	}
@@ -92,7 +84,7 @@ func (c *Controller) keep(ctx context.Context, dir string, t tree, to string, co
 		}
 		return 0, "", err
 	}
-	now, err := c.sumUp(ctx, tmp, c.sync)
+	now, err := readTree(ctx, tmp, true, c.sync)
 	if err == nil {
 		err = t.difference(now)
 	}
@@ -134,8 +126,7 @@ func (c *Controller) roomFor(dir string, bytes int64) bool {
 	return free-bytes >= cmp.Or(floor, whole/20)
 }
 
-// duplicateTree makes to what from is, following links; paced, a copy rests between its pieces.
-func duplicateTree(ctx context.Context, from, to string, how duplicate, paced bool, depth int) error {
+func duplicateTree(ctx context.Context, from, to string, how duplicate, depth int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -147,7 +138,7 @@ func duplicateTree(ctx context.Context, from, to string, how duplicate, paced bo
 	case err != nil:
 		return err
 	case info.Mode().IsRegular():
-		return duplicateFile(ctx, from, to, how, paced)
+		return duplicateFile(ctx, from, to, how)
 	case !info.IsDir():
 		return fmt.Errorf("%s is no file", from)
 	}
@@ -159,14 +150,14 @@ func duplicateTree(ctx context.Context, from, to string, how duplicate, paced bo
 		return err
 	}
 	for _, e := range entries {
-		if err := duplicateTree(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name()), how, paced, depth+1); err != nil {
+		if err := duplicateTree(ctx, filepath.Join(from, e.Name()), filepath.Join(to, e.Name()), how, depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func duplicateFile(ctx context.Context, from, to string, how duplicate, paced bool) (err error) {
+func duplicateFile(ctx context.Context, from, to string, how duplicate) (err error) {
 	if how == byLink {
 		return unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
 	}
@@ -184,6 +175,6 @@ func duplicateFile(ctx context.Context, from, to string, how duplicate, paced bo
 	if how == byReflink {
 		return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
 	}
-	_, err = io.Copy(struct{ io.Writer }{dst}, newReader(ctx, src, paced)) // through our hands, so that ctx can end it
+	_, err = io.Copy(struct{ io.Writer }{dst}, newReader(ctx, src, true)) // through our hands, so that ctx can end it
 	return err
 }

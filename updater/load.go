@@ -47,11 +47,7 @@ func (l *loop) startCheck(m *model, v *version) {
 				if p, err := l.c.print(v.dir); err == nil && v.kept {
 					c.print = p.Digest
 				}
-				sum := treeOf
-				if paced {
-					sum = l.c.sumUp
-				}
-				if t, err := sum(l.ctx, v.dir, nil); err != nil {
+				if t, err := readTree(l.ctx, v.dir, paced, nil); err != nil {
 					c.differs = err
 				} else if c.differs = known.difference(t); c.differs == nil {
 					c.tree = &t

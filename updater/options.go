@@ -163,10 +163,6 @@ type Options struct {
 	// Build names this inferd and its runtime: a version that another one refused is tried again.
 	Build string
 
-	// Executable is what reads files through and copies them beside versions that serve: a binary whose main calls Aside, as this one's may
-	// ("/proc/self/exe"). Empty: the core does it, slowly.
-	Executable string
-
 	Log *slog.Logger // nil discards
 }
 

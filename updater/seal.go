@@ -63,7 +63,7 @@ func treeOf(ctx context.Context, dir string, sync func(f *os.File) error) (tree,
 	return readTree(ctx, dir, false, sync)
 }
 
-// readTree is treeOf, paced where something serves meanwhile and no process beside does it, see sumUp.
+// readTree is treeOf, paced where something serves meanwhile.
 func readTree(ctx context.Context, dir string, paced bool, sync func(f *os.File) error) (tree, error) {
 	var t tree
 	whole := sha256.New()
@@ -164,7 +164,7 @@ func (c *Controller) seal(ctx context.Context, dir, digest string, files int) (t
 		}
 		sync = nil
 	}
-	t, err := c.sumUp(ctx, dir, sync)
+	t, err := readTree(ctx, dir, true, sync)
 	if err == nil && sync != nil {
 		err = c.syncDir(filepath.Dir(dir))
 	}

@@ -21,7 +21,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/priority"
 )
 
 // HostOptions say how a Host spawns.
@@ -81,7 +80,7 @@ func NewHost(opts HostOptions) *Host {
 	}
 	return &Host{
 		opts: opts, log: opts.Log.With("component", "worker"),
-		spawns: make(chan *spawnRequest), done: make(chan struct{}), units: make(map[string]*unit), raises: priority.Raisable(),
+		spawns: make(chan *spawnRequest), done: make(chan struct{}), units: make(map[string]*unit), raises: raisable(),
 	}
 }
 

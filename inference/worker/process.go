@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/priority"
 )
 
 // Death says how a worker ended.
@@ -154,7 +153,7 @@ func (h *Host) startProcess(ctx context.Context, opts processOptions) (*process,
 	}
 	p.dozing.Store(true)
 	if p.wholly = opts.gently && h.raises; p.wholly {
-		priority.LowerProcess(p.pid)
+		lowerProcess(p.pid)
 	}
 	p.group = h.enclose(p.pid, opts.memoryLimit.Load()) // before it has taken any memory worth the name
 	p.arena = &arena{max: int(opts.maxRunBytes), announce: p.announce, forget: p.forget}
@@ -244,7 +243,7 @@ func (p *process) end(e ending, idle bool) bool {
 // that takes too long, await raises it again.
 func (p *process) lowerFor(e ending) {
 	if (e.closed || e.parked) && p.host.raises {
-		priority.LowerProcess(p.pid)
+		lowerProcess(p.pid)
 	}
 }
 
@@ -303,7 +302,7 @@ func (p *process) await() {
 		ended = true
 	case <-time.After(time.Second): // the kernel still takes it apart; the callers need not wait for that
 		if p.host.raises {
-			_ = priority.RaiseProcess(p.pid) // others want every processor, and its memory is wanted too
+			_ = raiseProcess(p.pid) // others want every processor, and its memory is wanted too
 		}
 	}
 

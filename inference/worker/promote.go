@@ -1,6 +1,6 @@
 // promote.go: a worker that has loaded at low priority gets normal priority before it serves.
 //
-// Where threads can be raised again (see [priority.Raisable]) the whole process is low until then: TensorFlow's first session, its pools and Go's collector
+// Where threads can be raised again (see raisable) the whole process is low until then: TensorFlow's first session, its pools and Go's collector
 // too. Elsewhere only the loading thread and the callers are, on threads that end, and fresh ones take over.
 package worker
 
@@ -11,8 +11,11 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/priority"
 )
+
+// A worker of low priority is starved when it had less than a twentieth of one processor for hungerTime, and would have taken more: others keep
+// them all busy, and the load would take for ever.
+const hungerTime = 2 * time.Second
 
 // promotion is how far a process has come from low priority to normal. The zero value is a process that never was low.
 type promotion struct {
@@ -61,7 +64,7 @@ func (x *promotion) raise(pid int) error {
 	if x.next != "" {
 		return nil
 	}
-	if err := priority.RaiseProcess(pid); err != nil {
+	if err := raiseProcess(pid); err != nil {
 		return err
 	}
 	x.next = "-"
@@ -120,15 +123,38 @@ func (p *process) promote(ctx context.Context) error {
 	return nil
 }
 
+// hunger watches what a process of low priority gets of the processors. It belongs to watch.
+type hunger struct {
+	last  turns
+	meal  turns     // what it had had when the time began that is looked at
+	since time.Time // when that was
+}
+
+// look takes in what the process has had by now: for how long it has waited since the last look, and whether it is starved.
+func (h *hunger) look(now time.Time, had turns) (waited time.Duration, starved bool) {
+	if h.since.IsZero() {
+		h.last, h.meal, h.since = had, had, now
+	}
+	waited = max(0, had.waited-h.last.waited) // less than before when threads have ended
+	h.last = had
+	span := now.Sub(h.since)
+	if span < hungerTime {
+		return waited, false
+	}
+	ran, wanted := had.ran-h.meal.ran, had.waited-h.meal.waited
+	h.meal, h.since = had, now
+	return waited, ran >= 0 && ran < span/20 && wanted > span/2
+}
+
 // hungry looks after a process while it has low priority: the time for which a run waits for a processor does not count towards run_timeout,
 // and the process is ended when it is starved, which is reported.
-func (p *process) hungry(h *priority.Hunger, now time.Time) bool {
+func (p *process) hungry(h *hunger, now time.Time) bool {
 	if !p.promotion.isLow() {
 		return false
 	}
-	waited, starved := h.Look(now, priority.ReadTurns(p.pid))
+	waited, starved := h.look(now, readTurns(p.pid))
 	if starved {
-		p.kill(ending{starved: true, reason: fmt.Sprintf("it got no processor for %v at low priority", priority.HungerTime)})
+		p.kill(ending{starved: true, reason: fmt.Sprintf("it got no processor for %v at low priority", hungerTime)})
 		return true
 	}
 	p.mu.Lock()
@@ -167,7 +193,7 @@ func (m *Model) Promote(ctx context.Context) error {
 // two is what a run at low priority took because others had the processors.
 func (m *Model) Waited() time.Duration {
 	if _, p := m.unit.stats(); p != nil {
-		return priority.ReadTurns(p.pid).Waited
+		return readTurns(p.pid).waited
 	}
 	return 0
 }

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/priority"
 	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 	"github.com/inferd/inferd/inference/tensor"
@@ -136,7 +135,7 @@ func children(pid int) map[int]bool {
 // raising is what is to be expected where threads can be raised again, and a skip where they cannot.
 func raising(t *testing.T) {
 	t.Helper()
-	if !priority.Raisable() {
+	if !raisable() {
 		t.Skip("this process may not raise threads of low priority: it has neither CAP_SYS_NICE nor RLIMIT_NICE 20")
 	}
 }
@@ -314,6 +313,36 @@ func TestPromoteAfterDeath(t *testing.T) {
 	}
 }
 
+func TestHunger(t *testing.T) {
+	at := func(s float64) time.Time { return time.Unix(1000, 0).Add(time.Duration(s * float64(time.Second))) }
+	had := func(ran, waited float64) turns {
+		return turns{time.Duration(ran * float64(time.Second)), time.Duration(waited * float64(time.Second))}
+	}
+	for _, c := range []struct {
+		name    string
+		looks   [2]turns // hungerTime, two seconds, apart
+		starved bool
+	}{
+		{"all it wants", [2]turns{had(0, 0), had(2, 0.2)}, false},
+		{"a tenth of a processor", [2]turns{had(0, 0), had(0.2, 1.8)}, false},
+		{"next to nothing", [2]turns{had(2, 3), had(2.02, 4.9)}, true},
+		{"it waits for a disk", [2]turns{had(2, 3), had(2.02, 3.1)}, false},
+		{"threads have ended meanwhile", [2]turns{had(9, 30), had(0.1, 12)}, false},
+		{"nobody counts", [2]turns{}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var h hunger
+			h.look(at(0), c.looks[0])
+			if _, starved := h.look(at(1.9), c.looks[0]); starved {
+				t.Error("starved before it could be known")
+			}
+			if waited, starved := h.look(at(2), c.looks[1]); starved != c.starved || waited < 0 {
+				t.Errorf("waited %v, starved: %v", waited, starved)
+			}
+		})
+	}
+}
+
 // TestStarved: the process is ended with an error that is no death of the model's, and nothing else is.
 func TestStarved(t *testing.T) {
 	h := startHost(t, true)
@@ -322,8 +351,7 @@ func TestStarved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var hungry priority.Hunger
-	hungry.Look(time.Now().Add(-priority.HungerTime), priority.Turns{Waited: -priority.HungerTime})
+	hungry := hunger{since: time.Now().Add(-hungerTime), meal: turns{waited: -hungerTime}}
 	if !p.hungry(&hungry, time.Now()) {
 		t.Fatal("not found hungry")
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/priority"
 	"github.com/inferd/inferd/inference/savedmodel"
 	"github.com/inferd/inferd/inference/savedmodel/modeltest"
 	"github.com/inferd/inferd/inference/tensor"
@@ -39,7 +38,7 @@ func BenchmarkSandbox(b *testing.B) {
 			var took [2]time.Duration
 			pids, had := [2]int{models[0].Stats().PID, models[1].Stats().PID}, [2]time.Duration{}
 			for i, pid := range pids {
-				had[i] = priority.ReadTurns(pid).Ran
+				had[i] = readTurns(pid).ran
 			}
 			b.ResetTimer()
 			for i := range b.N {
@@ -51,7 +50,7 @@ func BenchmarkSandbox(b *testing.B) {
 			}
 			b.StopTimer()
 			b.ReportMetric(took[0].Seconds()/took[1].Seconds(), "confined/free")
-			b.ReportMetric(float64(priority.ReadTurns(pids[1]).Ran-had[1])/float64(priority.ReadTurns(pids[0]).Ran-had[0]), "cpu-confined/free")
+			b.ReportMetric(float64(readTurns(pids[1]).ran-had[1])/float64(readTurns(pids[0]).ran-had[0]), "cpu-confined/free")
 			b.ReportMetric(float64(b.N*slice)/took[1].Seconds(), "runs/s")
 		})
 	}

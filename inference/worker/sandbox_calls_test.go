@@ -14,8 +14,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/inferd/inferd/inference/priority"
 )
 
 // tries are made by a worker, with nothing that does harm where they are let through: arguments that the kernel refuses in another way, or the
@@ -186,14 +184,14 @@ func aThread() error {
 
 func lowered() error {
 	done := make(chan error)
-	priority.OnLow(func() {
+	go low(func() {
 		var at *unix.SchedAttr
 		at, err := unix.SchedGetAttr(0, 0)
 		if err == nil && at.Policy != unix.SCHED_IDLE {
 			err = errors.New("the priority is as before")
 		}
 		done <- err
-	})
+	}, func() {})
 	return <-done
 }
 

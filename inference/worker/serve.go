@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/inferd/inferd/inference"
-	"github.com/inferd/inferd/inference/priority"
 	"github.com/inferd/inferd/inference/tensor"
 )
 
@@ -160,7 +159,7 @@ func (s *server) start() error {
 	if s.callers, s.gently = f.Callers, f.Gently; s.gently {
 		s.lowered.Store(int32(f.Callers))
 		for range f.Callers {
-			priority.OnLow(s.callLow)
+			onLow(s.callLow)
 		}
 		return nil
 	}
@@ -179,7 +178,7 @@ func (s *server) handle(f frame, fds []int) error {
 		}
 		load := func() { s.load(f.Model, l) } // not here: C cannot be interrupted, and the socket's end must be seen meanwhile
 		if s.gently {
-			priority.OnLow(load)
+			onLow(load)
 		} else {
 			go load()
 		}
@@ -276,7 +275,7 @@ func (s *server) call() {
 	}
 }
 
-// callLow is the life of a caller of low priority, on a thread by priority.OnLow. The last one that ends starts those of normal priority; sooner they
+// callLow is the life of a caller of low priority, on a thread by onLow. The last one that ends starts those of normal priority; sooner they
 // would take the doorbells that are meant for the others.
 func (s *server) callLow() {
 	for {

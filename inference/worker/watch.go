@@ -4,8 +4,6 @@ package worker
 import (
 	"fmt"
 	"time"
-
-	"github.com/inferd/inferd/inference/priority"
 )
 
 // patrol is how often an idle process is looked at.
@@ -19,7 +17,7 @@ func (p *process) watch() {
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	var looked time.Time
-	var hunger priority.Hunger
+	var hunger hunger
 	var appetite appetite
 	for {
 		select {

@@ -1,11 +1,5 @@
-// Package priority gives threads and processes what others leave of the processors, so that what serves keeps its latency while a version is
-// loaded, proven, summed up and copied.
-//
-// Invariants:
-//
-//  1. A thread that was lowered and cannot be raised again ends with what it was lowered for; it never gets into the hands of the Go runtime.
-//  2. A process is raised as a whole, with the threads that others make meanwhile.
-package priority
+// priority.go: threads and processes of low priority, which load and warm up a version while others serve.
+package worker
 
 import (
 	"errors"
@@ -21,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OnLow runs f on a thread of its own, which has low priority and ends with f. It is for where a thread that was lowered cannot be raised
-// again, see Raisable: it must never get into the hands of the Go runtime then. Threads that C code makes meanwhile inherit the priority;
+// onLow runs f on a thread of its own, which has low priority and ends with f. It is for where a thread that was lowered cannot be raised
+// again, see raisable: it must never get into the hands of the Go runtime then. Threads that C code makes meanwhile inherit the priority;
 // those that the Go runtime makes do not, for it has another thread make them when the one that asks is locked.
-func OnLow(f func()) { go low(f, func() {}) }
+func onLow(f func()) { go low(f, func() {}) }
 
 func low(f, begun func()) {
 	runtime.LockOSThread() // not unlocked again: then the thread ends with the goroutine
@@ -65,11 +59,11 @@ func setIOPriority(tid, class, level int) {
 	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(tid), uintptr(class<<13|level)) // only some I/O schedulers care
 }
 
-// Raisable reports whether this process may give back to threads of low priority what they had: with RLIMIT_NICE at 20 or more (LimitNICE of the
+// raisable reports whether this process may give back to threads of low priority what they had: with RLIMIT_NICE at 20 or more (LimitNICE of the
 // unit), or CAP_SYS_NICE. It is tried, on a thread that ends.
-var Raisable = sync.OnceValue(func() bool {
+var raisable = sync.OnceValue(func() bool {
 	may := make(chan bool)
-	OnLow(func() { may <- raiseThread(unix.Gettid()) == nil })
+	onLow(func() { may <- raiseThread(unix.Gettid()) == nil })
 	return <-may
 })
 
@@ -84,13 +78,13 @@ func raiseThread(tid int) error {
 	return err
 }
 
-// LowerProcess lowers every thread that the process has; those that it makes inherit it. Where Raisable.
-func LowerProcess(pid int) {
+// lowerProcess lowers every thread that the process has; those that it makes inherit it. Where raisable.
+func lowerProcess(pid int) {
 	_ = eachThread(pid, func(tid int) error { lowerThread(tid); return nil }) // it has ended, then
 }
 
-// RaiseProcess is the way back.
-func RaiseProcess(pid int) error {
+// raiseProcess is the way back.
+func raiseProcess(pid int) error {
 	if err := eachThread(pid, raiseThread); err != nil {
 		return fmt.Errorf("raise the threads of process %d: %w", pid, err)
 	}
@@ -120,14 +114,13 @@ func eachThread(pid int, f func(tid int) error) error {
 	return nil
 }
 
-// Turns are what the threads of a process have had of the processors, added up over those that live; nothing where the kernel does not count.
-type Turns struct {
-	Ran    time.Duration
-	Waited time.Duration // ready to run, and no processor
+// turns are what the threads of a process have had of the processors, added up over those that live; nothing where the kernel does not count.
+type turns struct {
+	ran    time.Duration
+	waited time.Duration // ready to run, and no processor
 }
 
-// ReadTurns adds up what the process's threads have had since they began.
-func ReadTurns(pid int) (sum Turns) {
+func readTurns(pid int) (sum turns) {
 	tasks, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/schedstat") // the pattern is well-formed
 	for _, path := range tasks {
 		text, err := os.ReadFile(path)
@@ -140,7 +133,7 @@ func ReadTurns(pid int) (sum Turns) {
 		}
 		ran, _ := strconv.ParseInt(fields[0], 10, 64) // 0 where it is no number
 		waited, _ := strconv.ParseInt(fields[1], 10, 64)
-		sum.Ran, sum.Waited = sum.Ran+time.Duration(ran), sum.Waited+time.Duration(waited)
+		sum.ran, sum.waited = sum.ran+time.Duration(ran), sum.waited+time.Duration(waited)
 	}
 	return sum
 }
