@@ -4,6 +4,7 @@ package updater
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/inferd/inferd/inference"
@@ -23,17 +24,17 @@ type MadeUp struct {
 // MadeUp finds the first signature, the default one before the others, that writes nothing and whose made-up run of batch 1 gave an answer.
 // The error says for each why there is none.
 func (p Proof) MadeUp(signatures map[string]*inference.Signature) (MadeUp, error) {
-	var faults []error
+	var faults []string
 	for _, key := range probeOrder(signatures) {
 		sig, s := signatures[key], p.Signatures[key]
 		switch {
 		case sig.Writes:
-			faults = append(faults, fmt.Errorf("signature %q writes variables", key))
+			faults = append(faults, fmt.Sprintf("signature %q writes variables", key))
 		case s.Largest == 0:
-			faults = append(faults, fmt.Errorf("signature %q was not shown to answer made-up inputs: %s", key, s.Reason))
+			faults = append(faults, fmt.Sprintf("signature %q was not shown to answer made-up inputs: %s", key, s.Reason))
 		default:
 			if _, err := makeInputs(sig, 1, s.fill, maxMadeUp); err != nil {
-				faults = append(faults, fmt.Errorf("signature %q: %w", key, err))
+				faults = append(faults, fmt.Sprintf("signature %q: %v", key, err))
 				continue
 			}
 			return MadeUp{Signature: sig, Took: s.Times[1], fill: s.fill}, nil
@@ -42,7 +43,7 @@ func (p Proof) MadeUp(signatures map[string]*inference.Signature) (MadeUp, error
 	if len(faults) == 0 {
 		return MadeUp{}, errors.New("the model has no signature")
 	}
-	return MadeUp{}, errors.Join(faults...)
+	return MadeUp{}, errors.New(strings.Join(faults, "; "))
 }
 
 // Run makes the run.
