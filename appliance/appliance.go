@@ -63,7 +63,8 @@ type Options struct {
 	// Ready, when not nil, is called once with the bound addresses when the doors are open.
 	Ready func(grpc, http net.Addr)
 
-	step func(name string) // the updater's Options.Step; no main program can set it
+	step        func(name string) // the updater's Options.Step; no main program can set it
+	canaryShare int               // likewise
 }
 
 // Appliance is one inferd.
@@ -286,6 +287,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		{"health", func(ctx context.Context, ready func()) error { ready(); return a.watchHealth(ctx) }},
 		{"queue", a.runQueue},
 		{"doors", a.serve},
+		{"canaries", a.runCanaries}, // stopped before the doors drain
 		{"service", func(ctx context.Context, ready func()) error { return a.runService(ctx, ready, opened) }},
 	})
 	a.log.Info("stopped", "err", err)

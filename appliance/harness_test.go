@@ -98,6 +98,7 @@ func testConfig(t testing.TB, change func(*config.Config)) *config.Config {
 	cfg.Runtime.Isolation = config.IsolationVersion // also where the machine has a GPU
 	cfg.Defaults.Probation.Time = 0                 // what is tested elsewhere wants the old version gone at once
 	cfg.Defaults.Optimize = config.OptimizeOff      // likewise: it takes a second
+	cfg.Runtime.CanaryInterval = 0                  // likewise: runs that no test has asked for
 	cfg.Updater.SettleTime, cfg.Updater.EmptyGrace = 200*time.Millisecond, 0
 	if err := os.Mkdir(cfg.ModelsDir, 0o755); err != nil {
 		t.Fatal(err)

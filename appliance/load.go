@@ -96,7 +96,7 @@ func (b backend) Call(sig *inference.Signature, in []*tensor.Tensor, outputs []i
 	return late, err
 }
 
-// loader makes servables of version folders. It is immutable but for accounts and now.
+// loader makes servables of version folders. It is immutable but for accounts, loading and now.
 type loader struct {
 	cfg     *config.Config // as it was at the start
 	library string         // empty: no runtime was found
@@ -120,7 +120,8 @@ type loader struct {
 	tuner *tuner               // nil: nothing is measured
 	probe updater.ProbeOptions // as the updater proves
 
-	accounts sync.Map // inference.Runner to *account: of what is loaded
+	accounts sync.Map     // inference.Runner to *account: of what is loaded
+	loading  atomic.Int32 // loads under way
 }
 
 // settings are the model's own options, as the updater carries them for us.
@@ -163,6 +164,8 @@ func (l *loader) load(ctx context.Context, c updater.Candidate) (inference.Runne
 
 // loadAs loads the candidate to be run in the given way. The account is the runner's, and is closed where there is none.
 func (l *loader) loadAs(ctx context.Context, c updater.Candidate, m config.Model, account *account, way *way) (inference.Runner, error) {
+	l.loading.Add(1)
+	defer l.loading.Add(-1)
 	r, err := l.place(ctx, c, m, account, way)
 	if err != nil {
 		account.close()
@@ -292,7 +295,7 @@ func (l *loader) serve(v *inference.Version, r inference.Runner, c updater.Candi
 			}
 		}, Log: l.log,
 	})
-	s := &servable{Batcher: b, meter: meter, usage: use, runner: r, model: v.Model, version: v.Number, from: l}
+	s := &servable{Batcher: b, meter: meter, usage: use, runner: r, model: v.Model, version: v.Number, from: l, canary: newCanary(p.MadeUp(v.Signatures))}
 	l.live.add(s)
 	return s
 }
@@ -331,10 +334,12 @@ type servable struct {
 	model   string
 	version int64
 	from    *loader
+	canary  *canary
 }
 
 // Close ends the worker and forgets the version's series.
 func (s *servable) Close() error {
+	s.canary.close()
 	err := s.Batcher.Close()
 	s.from.live.remove(s)
 	s.from.metrics.drop(s.model, s.version)

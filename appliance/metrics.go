@@ -38,6 +38,7 @@ type metrics struct {
 	runTime  *prometheus.HistogramVec
 	rows     *prometheus.HistogramVec
 	padded   *prometheus.CounterVec
+	canaries *prometheus.CounterVec // model result
 
 	good sync.Map // goodKey to *goodSeries: what a successful prediction adds to, found once per key and not per request
 
@@ -67,6 +68,7 @@ func newMetrics(version string) *metrics {
 	m.runTime = histogram("inferd_run_duration_seconds", "One run of the graph, as the core sees it.", secondsBuckets, "model", "version", "signature")
 	m.rows = histogram("inferd_batch_rows", "Rows in one run of the graph, padding not counted.", rowsBuckets, "model", "version", "signature")
 	m.padded = counter("inferd_batch_padded_rows_total", "Rows added to reach an allowed batch size.", "model", "version", "signature")
+	m.canaries = counter("inferd_canary_runs_total", "Made-up runs of idle versions, by result: ok, error (the model's own), hung (its worker is replaced).", "model", "result")
 	m.theirRequests = counter(":tensorflow:serving:request_count", "As TensorFlow Serving counts.", "model_name", "status")
 	m.theirLatency = histogram(":tensorflow:serving:request_latency", "Microseconds, successful requests, as TensorFlow Serving measures.",
 		prometheus.ExponentialBuckets(10, 1.8, 33), "model_name", "API", "entrypoint")

@@ -72,6 +72,8 @@ type SignatureProof struct {
 	Golden   int                     // golden cases that ran and gave what they should
 	Mixes    bool                    // the rows of a batch influence each other: its requests must not be joined
 	Warnings []string                // NaN and infinity in an output, mixed rows
+
+	fill filling // of the run of batch 1 that ran
 }
 
 // Singly has the keys of the signatures whose requests must not be joined though their shapes allow it.
@@ -224,7 +226,7 @@ func probeFirst(ctx context.Context, r inference.Runner, sig *inference.Signatur
 			if err := probeRun(ctx, r, sig, inputs, nil); err != nil {
 				return fill, took, fmt.Errorf("second run: %w", err)
 			}
-			sp.Reason = ""
+			sp.Reason, sp.fill = "", fill
 			return fill, min(took, watch.took()), nil
 		}
 		if c := code(err); (c != inference.InvalidArgument && c != inference.OutOfRange) || died(err) {
@@ -243,14 +245,7 @@ func code(err error) inference.Code { return inference.AsError(err).Code }
 
 // probeRun makes one run of every output. With sp, it looks for NaN and infinity.
 func probeRun(ctx context.Context, r inference.Runner, sig *inference.Signature, inputs []*tensor.Tensor, sp *SignatureProof) error {
-	run := &inference.Run{Signature: sig, Inputs: make([]tensor.Parts, len(inputs)), Outputs: make([]int, len(sig.Outputs))}
-	for i, t := range inputs {
-		run.Inputs[i] = tensor.One(t)
-	}
-	for i := range run.Outputs {
-		run.Outputs[i] = i
-	}
-	res, err := r.Run(ctx, run)
+	res, err := r.Run(ctx, madeUpRun(sig, inputs))
 	if err != nil {
 		return err
 	}
@@ -267,6 +262,18 @@ func probeRun(ctx context.Context, r inference.Runner, sig *inference.Signature,
 		}
 	}
 	return nil
+}
+
+// madeUpRun asks for every output.
+func madeUpRun(sig *inference.Signature, inputs []*tensor.Tensor) *inference.Run {
+	run := &inference.Run{Signature: sig, Inputs: make([]tensor.Parts, len(inputs)), Outputs: make([]int, len(sig.Outputs))}
+	for i, t := range inputs {
+		run.Inputs[i] = tensor.One(t)
+	}
+	for i := range run.Outputs {
+		run.Outputs[i] = i
+	}
+	return run
 }
 
 // filling is what made-up numbers are: 1 for floating point and 0 for the rest (indexes into tables), or the other way round.

@@ -174,6 +174,8 @@ type Runtime struct {
 	RequireSandbox    bool      `yaml:"require_sandbox" doc:"Load no model where the kernel cannot confine it (Landlock, Linux 5.13 or newer, and seccomp). Off: inferd says so and loads it."`
 	WorkerMemoryLimit Bytes     `yaml:"worker_memory_limit" doc:"A worker that uses more memory is ended and replaced. 0: no limit of its own."`
 	GPU               GPU       `yaml:"gpu" doc:"Graphics processors."`
+
+	CanaryInterval time.Duration `yaml:"canary_interval" doc:"A loaded version whose worker has made no run for so long is asked with a made-up one, so that a worker that hangs is found, and replaced after run_timeout, before a request meets it. Less often where such runs would take more than a thousandth of a processor; never one that is parked, nor while anything loads or memory is short. 0s: off."`
 }
 
 // GPU is TensorFlow's GPUOptions.

@@ -14,7 +14,7 @@ func Default() *Config {
 		ModelsDir:    "/var/lib/inferd/models",
 		StateDir:     "/var/lib/inferd",
 		Defaults:     defaultOptions(),
-		Runtime:      Runtime{Isolation: IsolationAuto, Zygote: true, Sandbox: SandboxAuto, GPU: GPU{AllowGrowth: true}},
+		Runtime:      Runtime{Isolation: IsolationAuto, Zygote: true, Sandbox: SandboxAuto, GPU: GPU{AllowGrowth: true}, CanaryInterval: time.Minute},
 		Updater:      Updater{Watch: true, PollInterval: 5 * time.Second, SettleTime: 2 * time.Second, EmptyGrace: time.Minute, KeepCopyLimit: 1 << 30},
 		Memory:       Memory{Evict: true},
 		Queue:        defaultQueue(),

@@ -291,6 +291,10 @@ func (c *checker) runtime(r *Runtime) {
 	if r.WorkerMemoryLimit != 0 && r.WorkerMemoryLimit < 16<<20 {
 		c.addf("runtime.worker_memory_limit", "%v is less than any worker needs; write at least 16MiB, or 0 for no limit", r.WorkerMemoryLimit)
 	}
+	c.duration("runtime.canary_interval", r.CanaryInterval, 0, maxWait)
+	if d := r.CanaryInterval; d > 0 && d < time.Second {
+		c.addf("runtime.canary_interval", "%s is less than 1s; write that or more, or 0s for none", formatDuration(d))
+	}
 	if f := r.GPU.MemoryFraction; !(f >= 0 && f <= 1) {
 		c.addf("runtime.gpu.memory_fraction", "%v is not between 0 and 1", f)
 	}
