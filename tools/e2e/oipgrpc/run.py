@@ -95,7 +95,7 @@ def sync(url):
         check(f"{datatype} back", (r.get_output(out).datatype, r.as_numpy(out).tolist()), (datatype, value.tolist()))
 
     refused("unknown model", "NOT_FOUND", "Request for unknown model: 'nobody'", lambda: client.infer("nobody", half(1)))
-    refused("unknown version", "NOT_FOUND", "Specific(half_plus_two, 9)", lambda: client.infer("half_plus_two", half(1), model_version="9"))
+    refused("unknown version", "NOT_FOUND", "Request for unknown model: 'half_plus_two' version 9 is not found", lambda: client.infer("half_plus_two", half(1), model_version="9"))
     refused("unknown input", "INVALID_ARGUMENT", 'input "q" is none of signature', lambda: client.infer("half_plus_two", [tensor("q", "FP32", np.zeros((1, 1), np.float32))]))
     refused("unknown output", "INVALID_ARGUMENT", 'output "q" is none of', lambda: client.infer("half_plus_two", half(1), outputs=[triton.InferRequestedOutput("q")]))
     refused("two outputs of one name", "INVALID_ARGUMENT", "asked for twice", lambda: client.infer("half_plus_two", half(1), outputs=[triton.InferRequestedOutput("y")] * 2))
