@@ -220,13 +220,21 @@ func waitReadyBy(client *http.Client, url string, limit time.Duration) error {
 	return fmt.Errorf("%s was not ready within %s", url, limit)
 }
 
+// given are the addresses that freeAddress has returned: the kernel may offer a port again as soon as it is closed.
+var given = make(map[string]bool)
+
 func freeAddress() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // loopback has no port left: nothing can be measured
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic(err) // loopback has no port left: nothing can be measured
+		}
+		_ = l.Close()
+		if address := l.Addr().String(); !given[address] {
+			given[address] = true
+			return address
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // self starts this binary as a child that prints its addresses (or figures) on one line.
