@@ -49,7 +49,7 @@ lint: ## go vet and the pinned golangci-lint
 	cd tools/deb && ../../build/golangci-lint run ./...
 
 fuzz-short: ## every fuzz target for a few seconds, two packages at a time
-	@LANES=2 $(MAKE) --no-print-directory fuzz FUZZTIME=3s
+	@LANES=2 $(MAKE) --no-print-directory fuzz FUZZTIME=4s
 
 fuzz: ## every fuzz target for FUZZTIME (60s unless set)
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' tools/fuzz.sh
