@@ -206,7 +206,7 @@ func (p *process) connect(entries int) (err error) {
 	}
 	p.ringWorker = func() { _ = raw.Write(ringOnce) }
 	if p.ring.ring, err = newRing(mem, entries); err == nil {
-		err = p.ctl.send(frame{Op: "start", Slots: entries, Callers: p.opts.callers, Gently: p.opts.gently && !p.wholly}, fd, toWorker[0], toCore[1])
+		err = p.ctl.send(frame{Op: "start", Slots: entries, Callers: p.opts.callers, Gently: p.inPart()}, fd, toWorker[0], toCore[1])
 	}
 	if err != nil {
 		_, _ = p.bell.Close(), p.bells.Close()
@@ -237,14 +237,6 @@ func (p *process) end(e ending, idle bool) bool {
 		_ = p.spawned.process.Kill() // an error means that it has ended
 	}
 	return first
-}
-
-// lowerFor lowers a process that is not wanted any more: to give some hundred megabytes back takes tens of milliseconds of a processor. Where
-// that takes too long, await raises it again.
-func (p *process) lowerFor(e ending) {
-	if (e.closed || e.parked) && p.host.raises {
-		lowerProcess(p.pid)
-	}
 }
 
 // held is the number of slots with a run, also one that has completed and whose caller has not seen it. mu is held.
@@ -399,7 +391,7 @@ func (p *process) load(ctx context.Context, id uint32, l *Load, frozen *atomic.P
 	p.loads[id] = answer
 	p.mu.Unlock()
 	load := *l
-	load.Gently, load.Confined = p.opts.gently && !p.wholly, p.confined
+	load.Gently, load.Confined = p.inPart(), p.confined
 	fd, size, err := loadMemory(&load)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ const hungerTime = 2 * time.Second
 
 // promotion is how far a process has come from low priority to normal. The zero value is a process that never was low.
 type promotion struct {
-	heard chan struct{} // closed when the worker knows that it is to promote its callers; nil: it never was low
+	heard chan struct{} // closed when the worker knows that it is to promote its callers, which one that is low as a whole never hears of; nil: it never was low
 	done  chan struct{} // closed when it has
 
 	mu   sync.Mutex
@@ -68,7 +68,6 @@ func (x *promotion) raise(pid int) error {
 		return err
 	}
 	x.next = "-"
-	close(x.heard)
 	close(x.done)
 	return nil
 }
@@ -88,6 +87,17 @@ func (x *promotion) answered(op string) error {
 		close(x.done)
 	}
 	return nil
+}
+
+// inPart reports whether the process began low only in the threads that load and call.
+func (p *process) inPart() bool { return p.opts.gently && !p.wholly }
+
+// lowerFor lowers a process that is not wanted any more: to give some hundred megabytes back takes tens of milliseconds of a processor. Where
+// that takes too long, await raises it again.
+func (p *process) lowerFor(e ending) {
+	if (e.closed || e.parked) && p.host.raises {
+		lowerProcess(p.pid)
+	}
 }
 
 // promote raises the process, or has the worker replace its callers by such of normal priority and waits until it has. It does nothing where

@@ -23,18 +23,13 @@ import (
 // overloadSide makes runs of 10 ms and more.
 const overloadSide = 640
 
-// onOne starts inferd on the first processor and leaves the second to the generator, which is this process. client asks whether it is ready.
-func (b *bench) onOne(models, url string, client *http.Client, args ...string) (*server, error) {
+// onOne starts inferd on the first processor and leaves the second to the generator, which is this process. See serveBy.
+func (b *bench) onOne(client *http.Client, scheme, models string, args ...string) (*server, error) {
 	runtime.LockOSThread() // for good: what is started inherits this thread's processors
 	if err := pin(0); err != nil {
 		return nil, err
 	}
-	s, err := b.start(b.runtime, models, args...)
-	if err == nil {
-		if err = waitReadyBy(client, url+s.http+"/readyz", 120*time.Second); err != nil {
-			s.stop()
-		}
-	}
+	s, err := b.serveBy(client, scheme, models, args...)
 	for _, tid := range threads() {
 		_ = pinThread(tid, 1) // one that has just ended needs none
 	}
@@ -80,16 +75,16 @@ func (b *bench) startBusy(size int, secured bool, args ...string) (*busy, error)
 		return nil, err
 	}
 	s := &busy{input: []byte(`{"inputs":[` + strings.Repeat("0.5,", size/4-4) + `0.5]}`)}
-	url, client := "http://", http.DefaultClient
+	scheme, client := "http://", http.DefaultClient
 	if secured {
 		c, err := selfSigned(root)
 		if err != nil {
 			return nil, err
 		}
-		s.ca, url, client = c.cert, "https://", &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.pool}, DisableKeepAlives: true}}
+		s.ca, scheme, client = c.cert, "https://", &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.pool}, DisableKeepAlives: true}}
 		args = append(args, "--listen.tls.cert", c.cert, "--listen.tls.key", c.key)
 	}
-	s.server, err = b.onOne(models, url, client, args...)
+	s.server, err = b.onOne(client, scheme, models, args...)
 	return s, err
 }
 

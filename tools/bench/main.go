@@ -166,11 +166,16 @@ func (s *server) stop() {
 
 // serve starts inferd on a models directory and waits until it is ready.
 func (b *bench) serve(models string, args ...string) (*server, error) {
+	return b.serveBy(http.DefaultClient, "http://", models, args...)
+}
+
+// serveBy is serve with a client that asks whether it is ready, at the scheme's door.
+func (b *bench) serveBy(client *http.Client, scheme, models string, args ...string) (*server, error) {
 	s, err := b.start(b.runtime, models, args...)
 	if err != nil {
 		return nil, err
 	}
-	if err := waitReady("http://"+s.http+"/readyz", 120*time.Second); err != nil {
+	if err := waitReadyBy(client, scheme+s.http+"/readyz", 120*time.Second); err != nil {
 		s.stop()
 		return nil, err
 	}
